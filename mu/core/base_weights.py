@@ -92,8 +92,8 @@ class BaseWeights:
         rebuilt = self.names()
         names = {rebuilt[key] for key in missing if key in rebuilt}
         if names and stored_hash is not None:
-            whole = names == set(rebuilt.values())
-            own_hash = self.hash if whole else named_hash(self._backbone, names)
+            is_complete = names == set(rebuilt.values())
+            own_hash = self.hash if is_complete else named_hash(self._backbone, names)
             if own_hash != stored_hash:
                 raise InputError(
                     f"the checkpoint holds trained weights alone, on a base model of hash "

@@ -25,6 +25,7 @@ class TrainedMethod(Method, Protocol):
     make_optimizer: Any
     scheduler: Any
     norm: Any
+    master_weights: bool
     _trainer: Any
 
 
@@ -147,6 +148,7 @@ def recipe_hash(method: TrainedMethod) -> str:
             "optimizer": to_spec(method.make_optimizer),
             "scheduler": to_spec(method.scheduler),
             "norm": method.norm,
+            **({} if method.master_weights else {"master_weights": False}),
             "epochs": trainer.max_epochs if trainer is not None else None,
             "clip": trainer.gradient_clip_val if trainer is not None else None,
             "precision": str(trainer.precision) if trainer is not None else None,

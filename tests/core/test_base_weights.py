@@ -55,8 +55,8 @@ def test_a_checkpoint_holds_trained_weights_and_the_hash_of_the_rest(
     loaded = mu.load(file)
     assert different(weights(loaded.served()), weights(module.served())) == []
     resumed = fit(make(), task(), 3, ckpt_path=file)
-    whole = fit(make(), task(), 3)
-    assert different(weights(resumed.served()), weights(whole.served())) == []
+    uninterrupted = fit(make(), task(), 3)
+    assert different(weights(resumed.served()), weights(uninterrupted.served())) == []
 
 
 def test_a_run_is_the_weights_of_another(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def test_a_checkpoint_that_is_cut_off_names_the_last_whole_one(
     file.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="it is cut off; fit the run again"):
         mu.load(file)
-    whole = tmp_path / "epoch=0.ckpt"
-    whole.write_bytes(content)
+    backup = tmp_path / "epoch=0.ckpt"
+    backup.write_bytes(content)
     shutil.copy(file, tmp_path / "newer.ckpt")
     with pytest.raises(InputError, match=r"cut off; the newest whole one is .*epoch=0"):
         mu.load(file)

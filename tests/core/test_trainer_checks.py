@@ -52,9 +52,9 @@ def test_a_monitored_loss_is_the_mean_of_the_epoch() -> None:
 
 def test_a_resumed_epoch_has_the_mean_of_all_its_batches(tmp_path: Path) -> None:
     """Fails when the batches before a resume are missing from a monitored loss."""
-    whole, resumed = _Recorder("train/loss"), _Recorder("train/loss")
+    uninterrupted, resumed = _Recorder("train/loss"), _Recorder("train/loss")
     snapshot = Snapshot(tmp_path / "middle.ckpt", epoch=0, batch=1)
-    fit(FineTune(classifier()), digits(), 1, callbacks=[whole, snapshot])
+    fit(FineTune(classifier()), digits(), 1, callbacks=[uninterrupted, snapshot])
     fit(
         FineTune(classifier()),
         digits(),
@@ -62,7 +62,7 @@ def test_a_resumed_epoch_has_the_mean_of_all_its_batches(tmp_path: Path) -> None
         ckpt_path=tmp_path / "middle.ckpt",
         callbacks=[resumed],
     )
-    assert resumed.scores == whole.scores
+    assert resumed.scores == uninterrupted.scores
 
 
 @pytest.mark.parametrize(

@@ -92,15 +92,15 @@ def test_an_optimizer_that_evaluates_several_times_sees_the_moved_weights() -> N
         loss.backward()
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[arg-type, call-overload]
     assert torch.allclose(weight.float(), torch.tensor(1.0), atol=0.05)
 
 
 def test_float32_weights_need_no_copies() -> None:
     """Fails when an ordinary run pays for copies, or its weights are copied in a mixed one."""
-    whole = _weight(torch.float32)
-    assert not isinstance(with_masters(OPTIMIZERS["sgd"], [whole]), MasterWeights)
-    mixed = with_masters(OPTIMIZERS["sgd"], [whole, _weight()])
-    assert isinstance(mixed, MasterWeights) and mixed.masters.copies[0] is whole
-    _run(mixed, whole, range(1))
-    assert not torch.equal(whole, _weight(torch.float32))
+    single = _weight(torch.float32)
+    assert not isinstance(with_masters(OPTIMIZERS["sgd"], [single]), MasterWeights)
+    mixed = with_masters(OPTIMIZERS["sgd"], [single, _weight()])
+    assert isinstance(mixed, MasterWeights) and mixed.masters.copies[0] is single
+    _run(mixed, single, range(1))
+    assert not torch.equal(single, _weight(torch.float32))
