@@ -206,6 +206,7 @@ def test_files_have_one_subject() -> None:
 
 TESTS = ROOT / "tests"
 OTHER_TESTS = {
+    "bad_input": "tables of inputs that every command refuses",
     "benchmarks": "measurements of time and memory",
     "contract": "promises that every method keeps",
     "docs": "examples and links of the documentation",

@@ -74,12 +74,15 @@ class Components:
         from mu.config.spec_faults import value_fault
 
         argument = Argument(section, self._types[section])
-        check_components(spec, argument)
+        path = spec.get("class_path", section) if isinstance(spec, Mapping) else section
+        try:
+            check_components(spec, argument)
+        except InputError as error:
+            raise InputError(f"{path} cannot be built: {error}") from error
         try:
             # the parser puts objects into the lists of its input
             return self._parsers[section].parse_object({section: deepcopy(spec)})
         except (ArgumentError, ParserError, TypeError, ValueError) as error:
-            path = spec.get("class_path", section) if isinstance(spec, Mapping) else section
             fault = value_fault(spec, argument)
             reason = fault or " ".join(str(error).split())
             raise InputError(f"{path} cannot be built: {reason}") from error

@@ -46,9 +46,11 @@ def check_checkpoint(path: Path | str) -> None:
     fault = checkpoint_fault(path)
     if fault is None:
         return
-    others = sorted(Path(path).parent.glob("*.ckpt"), key=lambda file: -file.stat().st_mtime)
-    whole = next((file for file in others if file.is_file() and not checkpoint_fault(file)), None)
-    cure = f"the newest whole one is {whole}" if whole else "fit the run again"
+    candidates = sorted(Path(path).parent.glob("*.ckpt"), key=lambda file: -file.stat().st_mtime)
+    newest = next(
+        (file for file in candidates if file.is_file() and not checkpoint_fault(file)), None
+    )
+    cure = f"the newest whole one is {newest}" if newest else "fit the run again"
     raise InputError(f"{path} {fault}; {cure}.")
 
 

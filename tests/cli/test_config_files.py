@@ -81,7 +81,7 @@ def test_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "salun.yaml").write_text("a: 1")
     with pytest.raises(InputError, match=r"has salun\.yaml"):
         configs.read(tmp_path / "salum.yaml")
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="did you mean method/salun"):
         configs.read(tmp_path / "nowhere" / "salun.yaml")
     with pytest.raises(InputError, match="is a folder"):
         configs.read(tmp_path)

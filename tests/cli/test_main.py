@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mu as package
-from mu.cli import source_files as sources
+from mu.utils import source_file as sources
 from tests.cli.conftest import REPOSITORY, Mu
 
 SCRIPT = Path(sys.executable).with_name("mu")

@@ -88,7 +88,7 @@ CASES = {
     ),
     "--run task.yaml": ("task.yaml is a file, not a run folder", "give another --run"),
     "--resume": ("--resume needs", "mu fit --run RUN --resume"),
-    "-c nowhere.yaml": ("there is no configuration file nowhere.yaml", ". has"),
+    "-c nowhere.yaml": ("there is no configuration file nowhere.yaml", "mu list configs"),
     "-c": ("-c needs a value",),
 }
 
