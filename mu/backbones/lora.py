@@ -100,6 +100,7 @@ class LoRA(Reconstructible):
             torch.manual_seed(self.init_seed)
             inject_adapter_in_model(config, network)
         _check_adapted(network, layers, matrices)
+        _keep_versions(network)
         for name, weight in network.named_parameters():
             weight.requires_grad_("lora_" in name)
 
@@ -254,6 +255,28 @@ def _check_adapted(network: nn.Module, layers: Iterable[str], matrices: Iterable
             f"PEFT gave no adapter to {name_list(missing)}; choose a part without them, or train "
             "it without lora."
         )
+
+
+def _keep_versions(network: nn.Module) -> None:
+    """Keep the version of matrices that PEFT re-registers in every pass without a change.
+
+    A version that rises says that a weight is no longer that of the base model, see
+    `Backbone.base_weights`.
+    """
+    for layer in network.modules():
+        if hasattr(layer, "parameter_name") and hasattr(layer, "lora_A"):
+            layer.register_forward_pre_hook(_note_version)
+            layer.register_forward_hook(_restore_version, always_call=True)
+
+
+def _note_version(layer: Any, _: Any) -> None:
+    layer.noted_version = layer.get_param()._version
+
+
+def _restore_version(layer: Any, *_: Any) -> None:
+    weight = layer.get_param()
+    counter: Any = torch._C._autograd  # type: ignore[attr-defined]
+    counter._unsafe_set_version_counter((weight,), (layer.noted_version,))
 
 
 def output_names(network: nn.Module) -> set[str]:

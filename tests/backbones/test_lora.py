@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mu.backbones import CausalLM, LoRA
 from mu.backbones.lora import adapter_targets, base_name, merge_adapters
 from mu.utils.errors import InputError
-from tests.support.families import VOCABULARY, family_network
+from tests.support.families import VOCABULARY, family_folder, family_network
 
 MIXTURES = ("mixtral", "qwen3_moe", "qwen2_moe", "olmoe", "deepseek_v3", "gpt_oss", "llama4")
 
@@ -91,6 +91,22 @@ def test_parts_choose_the_layers_and_refuse_what_has_no_adapter() -> None:
         adapted("mamba", LoRA(rank=2), part="dt_proj")
     with pytest.raises(InputError, match=r"no adapter for .*A_log"):
         adapted("mamba", LoRA(rank=2), part="A_log|in_proj")
+
+
+def test_passes_leave_the_frozen_weights_those_of_the_base() -> None:
+    """Else checkpoints would hold all experts. Mutation: PEFT's passes raise their versions."""
+    backbone = CausalLM(family_folder("mixtral"), lora=LoRA(rank=2))
+    frozen = {name for name, _ in backbone.named_parameters() if ".lora_" not in name}
+    fill(backbone)
+    for _ in range(2):
+        logits(backbone).square().sum().backward()
+    assert set(backbone.base_weights()) == frozen
+    with torch.no_grad():
+        backbone.network.get_parameter(
+            "model.layers.0.mlp.experts.base_layer.base_layer.down_proj"
+        ).mul_(2)
+    logits(backbone)
+    assert len(backbone.base_weights()) == len(frozen) - 1
 
 
 def test_options_without_a_form_for_experts_are_refused() -> None:

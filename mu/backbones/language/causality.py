@@ -80,6 +80,8 @@ def bypassed_layers(network: nn.Module, source: str) -> set[str]:
         network: a language model of transformers, on a device that computes.
         source: the model, for messages.
     """
+    if next(network.parameters()).is_meta:
+        return set()
     layers = {
         name: layer
         for name, layer in network.named_modules()

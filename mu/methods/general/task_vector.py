@@ -65,6 +65,11 @@ class TaskVector(UnlearningModule):
     def configure_model(self) -> None:
         """Adapters that hold something already are not a difference from θ."""
         super().configure_model()
+        if any(".lora_magnitude_vector." in name for name, _ in self.trainable()):
+            raise InputError(
+                "the task vector of a lora with dora is no product that can be negated; give the "
+                "lora dora false."
+            )
         factors = [(name, p) for name, p in self.trainable() if ".lora_B." in name]
         nonzero = [name for name, p in factors if bool(p.any())]
         if nonzero and not self.negated and self.reference is not None:

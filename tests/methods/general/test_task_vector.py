@@ -105,6 +105,8 @@ def test_adapters_are_negated_as_a_product() -> None:
                 p.fill_(0.1)
     with pytest.raises(InputError, match=r"adapter .* is not zero"):
         fit(TaskVector(used), people(), 1)
+    with pytest.raises(InputError, match="give the lora dora false"):
+        fit(TaskVector(causal_lm(lora=LoRA(rank=2, dora=True))), people(), 1)
 
 
 def products(model: Any) -> State:
