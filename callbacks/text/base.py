@@ -163,20 +163,20 @@ class TextSuite(Suite):
 
 
 def retained_sets(
-    graph: Graph, kept: Sequence[str] | None, choices: Sequence[str] | None
+    graph: Graph, sets: Sequence[str] | None, choices: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Sets of the model utility, and those among them whose rows are choices.
 
     Args:
         graph: metric graph of the task.
-        kept: names of the sets; TOFU's three where the task has them, else `retain`, when None.
+        sets: names of the sets; TOFU's three where the task has them, else `retain`, when None.
         choices: names of those with wrong answers and no paraphrase; TOFU's two when None.
     """
-    if kept is None:
-        kept = [name for name in KEPT if name in graph.sets] or ["retain"]
+    if sets is None:
+        sets = [name for name in KEPT if name in graph.sets] or ["retain"]
     if choices is None:
         choices = CHOICES
-    return tuple(kept), tuple(name for name in choices if name in kept)
+    return tuple(sets), tuple(name for name in choices if name in sets)
 
 
 def metric_result(

@@ -152,9 +152,9 @@ class Memorisation(TextSuite):
         if log is not None and self.holdout is not None and self.holdout in graph.sets:
             privacy = self.privacy_metric(self.forget, self.holdout, log, share=self.share)
             scores["privacy"] = metric_result(graph, "privacy", privacy, True)
-        kept, choices = retained_sets(graph, self.kept, self.choices)
-        if kept:
-            scores["utility"] = self._utility(graph, kept, choices)
+        sets, choices = retained_sets(graph, self.kept, self.choices)
+        if sets:
+            scores["utility"] = self._utility(graph, sets, choices)
             scores["selection"] = _mean_score("selection", scores, ("memorisation", "utility"))
         if {"memorisation", "privacy", "utility"} <= set(scores):
             scores["overall"] = _mean_score(
@@ -217,9 +217,9 @@ class Memorisation(TextSuite):
             results.append(metric_result(graph, "PrivLeak", leak, None, self.forget, "%"))
         return results
 
-    def _utility(self, graph: Graph, kept: tuple[str, ...], choices: tuple[str, ...]) -> Result:
+    def _utility(self, graph: Graph, sets: tuple[str, ...], choices: tuple[str, ...]) -> Result:
         """Result `utility`: model utility, as a share of the original's where that is known."""
-        node = ModelUtility(kept, choices, self.max_new_tokens, self.stop)
+        node = ModelUtility(sets, choices, self.max_new_tokens, self.stop)
         if self.original is None:
             detail = {"scale": "as it is, because no original was given"}
             return metric_result(graph, "utility", node, True, detail=detail)

@@ -144,14 +144,14 @@ class Reintroduction(Suite):
         detail: Mapping[str, Any] | None = None,
     ) -> Result:
         """Level with facts minus that of the question alone; with the levels where detail is."""
-        numbers = {key: level.value for key, level in levels.items() if level.value is not None}
+        defined = {key: level.value for key, level in levels.items() if level.value is not None}
         return compute_result(
             metric,
             lambda: levels[name].number - levels["question"].number,
             None,
             self.set,
             "pp",
-            None if detail is None else {**detail, **numbers},
+            None if detail is None else {**detail, **defined},
         )
 
     def contexts(self, sets: Mapping[str, QuestionSet]) -> dict[str, QuestionSet]:

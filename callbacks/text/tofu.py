@@ -96,16 +96,16 @@ class TOFU(TextSuite):
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """`MU`, `FQ` and `log10_FQ`, then the parts."""
-        kept, choices = retained_sets(graph, self.kept, self.choices)
-        utility = ModelUtility(kept, choices, self.max_new_tokens, self.stop)
+        sets, choices = retained_sets(graph, self.kept, self.choices)
+        utility = ModelUtility(sets, choices, self.max_new_tokens, self.stop)
         parts = [
             metric_result(graph, f"{short}/{name}", node, True, name)
-            for name in kept
+            for name in sets
             for short, node in zip(
                 ("P", "ROUGE", "TR"), utility.set_metrics(name).values(), strict=True
             )
         ]
-        detail = {"sets": list(kept), "max_new_tokens": self.max_new_tokens}
+        detail = {"sets": list(sets), "max_new_tokens": self.max_new_tokens}
         return [
             metric_result(graph, "MU", utility, True, detail=detail),
             *self._forget_quality(graph, log),

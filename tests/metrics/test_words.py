@@ -31,9 +31,9 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_same_words_score_one_in_every_script(text: str) -> None:
     """In composed and decomposed Unicode, and in any case."""
-    others = [text, normalize("NFD", text), normalize("NFC", text), text.upper(), f"  {text} "]
-    for measured in rouge_l(others, [text] * len(others)):
-        assert measured.tolist() == [1.0] * len(others)
+    variants = [text, normalize("NFD", text), normalize("NFC", text), text.upper(), f"  {text} "]
+    for measured in rouge_l(variants, [text] * len(variants)):
+        assert measured.tolist() == [1.0] * len(variants)
     assert rouge_l(["other"], [text])[0].item() == 0
 
 

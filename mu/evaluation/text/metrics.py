@@ -117,10 +117,10 @@ def _word_rule(outputs: Sequence[str], truths: Sequence[str]) -> str:
     from mu.metrics.words import is_published_case
 
     pairs = list(zip(outputs, truths, strict=True))
-    others = sum(not is_published_case(output, truth) for output, truth in pairs)
-    if not others:
+    unicode = sum(not is_published_case(output, truth) for output, truth in pairs)
+    if not unicode:
         return "ASCII, as published"
-    return f"Unicode in {others} of {len(pairs)} answers, else ASCII as published"
+    return f"Unicode in {unicode} of {len(pairs)} answers, else ASCII as published"
 
 
 @dataclass(frozen=True)
