@@ -81,14 +81,14 @@ def test_files_that_a_task_reads_come_with_it_or_are_the_users(file: Path) -> No
 def test_prompts_are_read(file: Path) -> None:
     import tasks
 
-    task = tasks.PromptList(
-        str(file), str(CONFIGS / "prompts" / "objects.csv"), concept=file.stem.replace("_", " ")
-    )
+    objects = file.stem == "objects"
+    concept = "" if objects else file.stem.removesuffix("_test").replace("_", " ")
+    task = tasks.PromptList(str(file), str(CONFIGS / "prompts" / "objects.csv"), concept=concept)
     task.setup()
     count = {name: len(data) for name, data in task.datasets.items()}  # type: ignore[arg-type]
-    assert count == {"forget": 75 if file.stem == "objects" else 200, "retain": 75}
-    if file.stem != "objects":
-        assert task.datasets["forget"][0]["concept"].lower() == file.stem.replace("_", " ")  # type: ignore[index]
+    prompts = 75 if objects else 50 if file.stem.endswith("_test") else 200
+    assert count == {"forget": prompts, "retain": 75}
+    assert task.datasets["forget"][0]["concept"].lower() == concept  # type: ignore[index]
 
 
 @pytest.mark.parametrize("file", METHODS, ids=lambda file: file.stem)
