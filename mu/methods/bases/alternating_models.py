@@ -116,19 +116,21 @@ class AlternatingModelsMethod(UnlearningModule):
         self, optimizer: Any, idle: nn.Module, terms: Callable[[], dict[str, Tensor]]
     ) -> None:
         """One step of one model; the weights of the idle model take no gradient, but pass it on."""
-        self.toggle_optimizer(optimizer)
+        # weights at rest stay so until the end of backward, because checkpointed activations are
+        # recomputed there; DDP waits for gradients of all weights, so on several ranks none rests
+        alone = self.world_size == 1
+        if alone:
+            self.toggle_optimizer(optimizer)
         values = terms()
-        self.untoggle_optimizer(optimizer)
+        if values:
+            loss = torch.stack(list(values.values())).sum()
+            self.checks.check_loss(self, loss)
+            optimizer.zero_grad()
+            self.manual_backward(with_idle(loss, idle, self.world_size))
+        if alone:
+            self.untoggle_optimizer(optimizer)
         if not values:
             return
-        loss = torch.stack(list(values.values())).sum()
-        self.checks.check_loss(self, loss)
-        loss = with_idle(loss, idle, self.world_size)
-        optimizer.zero_grad()
-        # checkpointed activations are recomputed in backward, with the same weights at rest
-        self.toggle_optimizer(optimizer)
-        self.manual_backward(loss)
-        self.untoggle_optimizer(optimizer)
         clear_gradients(idle)
         self.configure_gradient_clipping(optimizer, self.clip, "value")
         self.log_terms(values)
