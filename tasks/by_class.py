@@ -142,7 +142,8 @@ def _resolved(entry: str | int, names: Sequence[str]) -> int:
     if namesakes and class_number not in namesakes:
         name = names[namesakes[0]]
         raise InputError(
-            f"class {class_number} may be the class named {name!r}, which has the number {namesakes[0]}, "
+            f"class {class_number} may be the class named {name!r}, "
+            f"which has the number {namesakes[0]}, "
             f'or the class with the number {class_number}; give the name as text, "{name}".'
         )
     if class_number is None or (names and not 0 <= class_number < len(names)):
