@@ -33,9 +33,7 @@ def test_every_taker_gets_the_argument() -> None:
 
 def test_argument_that_no_suite_takes_is_refused() -> None:
     """Fails when an option is dropped in silence."""
-    with pytest.raises(
-        InputError, match=r"none of Cost, TOFU, Mem.* did you mean oracle"
-    ):
+    with pytest.raises(InputError, match=r"none of Cost, TOFU, Mem.* did you mean oracle"):
         set_argument(SUITES, ["oracel"], "runs/oracle", "--oracel")
 
 
