@@ -214,18 +214,22 @@ OTHER_TESTS = {
 }
 """Folders of tests that stand for no package."""
 WHOLE_PACKAGES = {
+    "bench/report/test_undefined_cells.py": "values that are undefined, in every form of a report",
     "bench/report/test_user_suite.py": "a suite from outside in a report",
+    "callbacks/images/test_checks.py": "what suites of images check before a run",
     "callbacks/test_suite_files.py": "the files of configs/suite",
     "callbacks/test_suites.py": "every suite",
     "callbacks/test_two_ranks.py": "every suite on two ranks",
     "callbacks/text/test_attacks.py": "suites that attack language models",
     "callbacks/text/test_suites.py": "every suite of language models",
+    "callbacks/text/test_undefined.py": "suites of language models where values are undefined",
     "cli/test_configurations.py": "the files of configs",
     "cli/test_real_size_files.py": "the files of configs for models of published size",
     "cli/test_runs.py": "commands in their processes",
     "cli/test_text_size_files.py": "the files of configs for language models of published size",
     "cli/test_user_files.py": "classes from files of users",
     "functional/test_examples.py": "worked examples of every function",
+    "metrics/test_undefined.py": "every metric on destroyed models and empty parts",
 }
 """Tests of a package as a whole, with what they test."""
 

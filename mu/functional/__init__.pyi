@@ -14,9 +14,11 @@ from .classification import uniform_kl as uniform_kl
 from .combined_logits import generic_logits as generic_logits
 from .combined_logits import logit_difference as logit_difference
 from .combined_logits import relative_top_filter as relative_top_filter
+from .curvature import FisherSpectrum as FisherSpectrum
 from .curvature import WoodFisher as WoodFisher
 from .curvature import fisher_class_rows as fisher_class_rows
 from .curvature import fisher_noise_variance as fisher_noise_variance
+from .curvature import smallest_damping as smallest_damping
 from .curvature import ssd_dampen as ssd_dampen
 from .curvature import woodfisher as woodfisher
 from .curvature import woodfisher_reference as woodfisher_reference

@@ -6,7 +6,7 @@ Pure functions on tensors, and one accumulator. No function runs a model:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -204,6 +204,52 @@ class FisherSpectrum:
         inverse = 1 / (self._values.clamp_min(0) + damping)
         weights = self._vectors @ (inverse * (self._vectors.T @ products))
         return (vector - weights.to(vector) @ self.gradients) / damping
+
+
+def smallest_damping(
+    spectrum: FisherSpectrum,
+    vector: Tensor,
+    acceptable: Callable[[Tensor], bool],
+    factor: float = 10**0.25,
+    trials: int = 60,
+) -> tuple[float, Tensor]:
+    """Smallest damping λ whose step `H⁻¹ v` is acceptable, and that step.
+
+    λ begins at the largest eigenvalue of the curvature. It falls by `factor` as long as the step
+    is acceptable, or rises by `factor` until it is.
+
+    Args:
+        spectrum: the Fisher matrix.
+        vector: v, `[P]`.
+        acceptable: whether a step `[P]` may be taken.
+        factor: between neighbouring dampings, > 1.
+        trials: dampings tried at most; 60 of 10^(1/4) are fifteen powers of ten.
+
+    Returns:
+        λ and the step `[P]`.
+
+    Example: the matrix is 4, and steps 1 / (4 + λ) below 0.18 are acceptable.
+
+        >>> spectrum = FisherSpectrum(torch.tensor([[2.0]]))
+        >>> acceptable = lambda step: float(step) < 0.18
+        >>> damping, step = smallest_damping(spectrum, torch.ones(1), acceptable, factor=2.0)
+        >>> damping
+        2.0
+    """
+    damping = max(spectrum.largest, torch.finfo(torch.float32).tiny)
+    step = spectrum.solve(vector, damping)
+    rises = not acceptable(step)
+    for _ in range(trials):
+        trial_damping = damping * factor if rises else damping / factor
+        trial = spectrum.solve(vector, trial_damping)
+        accepted = acceptable(trial)
+        if not rises and not accepted:
+            break
+        damping = trial_damping
+        step = trial
+        if rises and accepted:
+            break
+    return damping, step
 
 
 def woodfisher(gradients: Tensor | Sequence[Tensor], vector: Tensor, damping: float) -> Tensor:

@@ -9,5 +9,6 @@ from .generated_images import GeneratedImages as GeneratedImages
 from .generated_images import GeneratesImages as GeneratesImages
 from .inner_loop import InnerLoopMethod as InnerLoopMethod
 from .learned_noise import LearnsNoise as LearnsNoise
+from .sample_curvature import SampleCurvatureEdit as SampleCurvatureEdit
 from .score_distillation import ScoreDistillationMethod as ScoreDistillationMethod
 from .two_models import TwoModelMethod as TwoModelMethod

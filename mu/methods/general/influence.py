@@ -20,7 +20,7 @@ CIFAR-10, which 0.01 destroys (one class forgotten: retain accuracy 10.5 %; λ =
 0.1 nats (ours).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,22 +28,19 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from mu.backbones import Backbone
-from mu.core.edit import Edit
-from mu.core.gradients.per_sample import Choice, PerSample
+from mu.core.gradients.per_sample import Choice
 from mu.core.gradients.summed import RunningSum, gradient_of
 from mu.data.batch import Batch
-from mu.data.loader import PlanLoader
 from mu.data.plan import Forget, Phases, Retain
-from mu.functional.curvature import FisherSpectrum, WoodFisher
+from mu.functional.curvature import FisherSpectrum, WoodFisher, smallest_damping
+from mu.methods.bases.sample_curvature import SampleCurvatureEdit
 from mu.utils.errors import InputError
 
 _FORGET = 0
 _RETAIN = 1
-_DAMPING_FACTOR = 10**0.25
-_DAMPING_TRIALS = 60  # fifteen powers of ten
 
 
-class Influence(Edit):
+class Influence(SampleCurvatureEdit):
     """A Newton step of gradients from all ranks; rank 0 builds the inverse and shares the step.
 
     Args:
@@ -72,7 +69,7 @@ class Influence(Edit):
         per_sample: Choice = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, **kwargs)
+        super().__init__(backbone, samples, batch_size, per_sample, **kwargs)
         positive = (loss_rise, *([] if damping is None else [damping]))
         if samples < 1 or batch_size < 1 or not all(value > 0 for value in positive):
             raise InputError(
@@ -81,12 +78,8 @@ class Influence(Edit):
             )
         self.alpha = alpha
         self.damping = damping
-        self.samples = samples
-        self.batch_size = batch_size
         self.loss_rise = loss_rise
-        self.per_sample: Choice = per_sample
         self.plan = Phases(Forget(shuffle=False), Retain(shuffle=False))
-        self.curvature_plan = Retain(limit=samples)
         self.sums = {_FORGET: RunningSum(), _RETAIN: RunningSum()}
 
     def observe(self, forget: Batch | None, retain: Batch | None) -> None:
@@ -140,67 +133,11 @@ class Influence(Edit):
         rows = vector.new_empty(count, len(vector))
         for row, gradient in zip(rows, gradients, strict=True):
             row.copy_(gradient)
-        spectrum = FisherSpectrum(rows)
-        limit = self._sample_loss() + self.loss_rise
-        damping = max(spectrum.largest, torch.finfo(torch.float32).tiny)
-        step = spectrum.solve(vector, damping)
-        # up to a damping that keeps the loss, where the largest eigenvalue does not; else down
-        rises = not self._keeps_loss(step, limit)
-        factor = _DAMPING_FACTOR if rises else 1 / _DAMPING_FACTOR
-        for _ in range(_DAMPING_TRIALS):
-            trial = spectrum.solve(vector, damping * factor)
-            keeps = self._keeps_loss(trial, limit)
-            if not rises and not keeps:
-                break
-            damping *= factor
-            step = trial
-            if rises and keeps:
-                break
+        limit = self.sample_loss() + self.loss_rise
+        damping, step = smallest_damping(
+            FisherSpectrum(rows),
+            vector,
+            lambda step: self.loss_after(self.alpha * step) <= limit,  # also false for NaN
+        )
         rank_zero_info(f"Influence takes the damping {damping:.4g}.")
         return step
-
-    @torch.no_grad()
-    def _keeps_loss(self, step: Tensor, limit: float) -> bool:
-        """Whether the retain samples' mean loss is at most `limit` after a step."""
-        weights = [weight for _, weight in self.trainable()]
-        before = [weight.detach().clone() for weight in weights]
-        pieces = step.split([weight.numel() for weight in weights])
-        for weight, piece in zip(weights, pieces, strict=True):
-            weight.add_(self.alpha * piece.view_as(weight))
-        loss = self._sample_loss()
-        for weight, value in zip(weights, before, strict=True):
-            weight.copy_(value)
-        return loss <= limit  # also false for NaN
-
-    @torch.no_grad()
-    def _sample_loss(self) -> float:
-        """Mean loss of the retain samples of the curvature."""
-        sums = [self.backbone.loss(part) for part in self._sample_parts()]
-        total = sum(float(values.sum()) for values, _ in sums)
-        return total / sum(float(weight.sum()) for _, weight in sums)
-
-    def sample_gradients(self) -> Iterator[Tensor]:
-        """Flat gradients `[P]` of single retain samples, all of them on this rank."""
-        loss = lambda part: self.backbone.loss(part)[0]  # noqa: E731
-        per_sample = PerSample(self.backbone, self.trainable(), loss, self.per_sample)
-        for part in self._sample_parts():
-            gradients = per_sample.gradients(part)
-            yield from torch.cat([rows.flatten(1) for rows in gradients], dim=1)
-
-    def _sample_parts(self) -> Iterator[Batch]:
-        """The retain samples of the curvature, prepared, all of them on this rank."""
-        if self.task is None:
-            raise InputError(
-                "influence reads single retain samples, so fit it with a mu task (datamodule=...)."
-            )
-        # a loader of its own, because the task's divides the samples among ranks
-        loader = PlanLoader(
-            self.task.parts(self.curvature_plan.reads()),
-            self.curvature_plan,
-            {"retain": self.batch_size},
-            self.seed,
-            augment=self.task.augmentation if self.augment else None,
-        )
-        for batch in loader:
-            batch = self.trainer.precision_plugin.convert_input(batch)
-            yield self.prepare(self.trainer.strategy.batch_to_device(batch)["retain"])
