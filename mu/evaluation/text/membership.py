@@ -5,7 +5,6 @@ The formulas are in `mu.metrics.memorisation`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -162,12 +161,16 @@ class PrivacyScore(Metric):
     """Privacy score: harmonic mean over attacks of the closeness of their AUC to the oracle's."""
 
     stem: ClassVar[str] = "privacy"
-    closeness: ClassVar[Callable[[float, float], float]] = aggregates.membership_closeness
     forget: str
     holdout: str
     log: OracleLog
     attacks: tuple[MembershipAttack, ...] = PRIVACY_ATTACKS
     share: float = 0.4
+
+    @staticmethod
+    def closeness(auc: float, oracle_auc: float) -> float:
+        """Closeness of an AUC to the oracle's, `mu.metrics.aggregates.membership_closeness`."""
+        return aggregates.membership_closeness(auc, oracle_auc)
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
@@ -185,7 +188,7 @@ class PrivacyScore(Metric):
             for attack, node in zip(self.attacks, self.inputs, strict=True)
         }
         return Measurement(
-            aggregates.privacy_score(aucs, oracle_aucs, type(self).closeness),
+            aggregates.privacy_score(aucs, oracle_aucs, self.closeness),
             detail={"oracle": self.log.label(graph)},
         )
 
@@ -198,6 +201,8 @@ class PrivacyScoreReferenceCode(PrivacyScore):
     """
 
     stem: ClassVar[str] = "privacy_reference_code"
-    closeness: ClassVar[Callable[[float, float], float]] = (
-        aggregates.membership_closeness_reference_code
-    )
+
+    @staticmethod
+    def closeness(auc: float, oracle_auc: float) -> float:
+        """Closeness divided by the oracle's AUC, as the released code has it."""
+        return aggregates.membership_closeness_reference_code(auc, oracle_auc)
