@@ -108,7 +108,8 @@ class Influence(SampleCurvatureEdit):
             # the curvature of a mean over tokens: each sample's gradient counts per token of an
             # average sample (1 for classifiers)
             scale = (count / retain_weight).sqrt()
-            step = self.solve((scale * gradient for gradient in self.sample_gradients()), vector)
+            gradients = (scale * gradient for gradient in self.sample_gradients())
+            step = self.solve(gradients, vector).to(vector)
         (step,) = self.sum_over_ranks([step])
         pieces = step.split([p.numel() for _, p in self.trainable()])
         return {
@@ -129,7 +130,7 @@ class Influence(SampleCurvatureEdit):
 
     def _damped_step(self, gradients: Iterable[Tensor], count: int, vector: Tensor) -> Tensor:
         """`H⁻¹ v` with the smallest damping under which the retain samples keep their loss."""
-        vector = vector.float()
+        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))
         rows = vector.new_empty(count, len(vector))
         for row, gradient in zip(rows, gradients, strict=True):
             row.copy_(gradient)
