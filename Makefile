@@ -48,7 +48,7 @@ test-minimal:
 test-all: setup lint
 	$(RUN) $(BIN)/python -m pytest
 
-# Small inputs from public reports, which lie beside the repository in ../shared/cases.
+# Small inputs from public reports, where they lie beside the repository: see tests/test_cases.py.
 cases: setup
 	$(RUN) $(BIN)/python -m pytest tests/test_cases.py -v
 
