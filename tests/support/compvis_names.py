@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -151,3 +152,17 @@ def average_names(unet: State, state: State) -> State:
     return {
         "model_ema." + f"diffusion_model.{name}".replace(".", ""): state[name] for name in unet
     } | {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}
+
+
+def deep_unet() -> UNet2DConditionModel:
+    """A narrow UNet with the four levels and two layers a block of Stable Diffusion."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8, 16, 16),
+        layers_per_block=2,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    )

@@ -118,7 +118,7 @@ def _load_network(cls: Any, folder: str, name: str, options: Mapping[str, Any]) 
     extra = {} if variant is None else {"variant": variant}
     try:
         return load_pretrained(cls, folder, f"the {name}", subfolder=name, **options, **extra)
-    except InputError:
+    except InputError as error:
         if local:
             raise
         try:  # a hub id without whole files may have those of half precision
@@ -126,8 +126,7 @@ def _load_network(cls: Any, folder: str, name: str, options: Mapping[str, Any]) 
                 cls, folder, f"the {name}", subfolder=name, variant="fp16", **options
             )
         except InputError:
-            pass
-        raise
+            raise error from None
 
 
 def file_variant(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import PNDMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from mu.backbones import TextToImage
@@ -18,6 +18,7 @@ from mu.cli.main import main
 from tests.support.compvis_names import (
     State,
     average_names,
+    deep_unet,
     open_clip_names,
     text_names,
     under,
@@ -131,16 +132,7 @@ def test_blocks_as_in_stable_diffusion(tmp_path: Path, run: Import) -> None:
     1; and what else the base decides.
     """
     pipeline = text_to_image().pipeline()
-    pipeline.unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8, 16, 16),
-        layers_per_block=2,
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=4,
-        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-    )
+    pipeline.unet = deep_unet()
     pipeline.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config, skip_prk_steps=True)
     pipeline.save_pretrained(tmp_path / "base")
     weights = others(1, str(tmp_path / "base"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from mu.backbones import LoRA, TextToImage
@@ -15,7 +15,14 @@ from mu.backbones.export import export
 from mu.backbones.export.single_file import compvis_state, unet_name
 from mu.cli.main import main
 from mu.utils.errors import InputError
-from tests.support.compvis_names import open_clip_names, text_names, under, unet_names, vae_names
+from tests.support.compvis_names import (
+    deep_unet,
+    open_clip_names,
+    text_names,
+    under,
+    unet_names,
+    vae_names,
+)
 from tests.support.doubles import pipeline_folder, text_to_image
 from tests.support.helpers import different, weights
 
@@ -23,16 +30,7 @@ from tests.support.helpers import different, weights
 def deep_folder(folder: Path) -> str:
     """A Stable Diffusion of two layers a block and four levels, as the published ones."""
     pipeline = text_to_image().pipeline()
-    pipeline.unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8, 16, 16),
-        layers_per_block=2,
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=4,
-        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-    )
+    pipeline.unet = deep_unet()
     pipeline.save_pretrained(folder)
     return str(folder)
 
