@@ -46,20 +46,20 @@ class Setting:
 
     Attributes:
         arguments: of the constructor, made anew for each run.
-        by_kind: further arguments on one kind of backbone.
+        by_backbone: further arguments on one backbone.
         epochs: of a run.
         task: arguments of the task, for methods that forget whole classes.
-        unseeded: kinds of backbones on which the method neither shuffles nor draws, so that it is
+        unseeded: backbones on which the method neither shuffles nor draws, so that it is
             the same under all seeds.
-        kinds: the kinds of backbones that it is defined for, where the annotation admits more.
+        backbones: those that it is defined for, where the annotation admits more.
     """
 
     arguments: Callable[[], Arguments] = dict
-    by_kind: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
+    by_backbone: Mapping[str, Callable[[], Arguments]] = field(default_factory=dict)
     epochs: int = EPOCHS
     task: Arguments = field(default_factory=dict)
     unseeded: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
 
 
 def _gaussian() -> Arguments:
@@ -75,9 +75,9 @@ def _conv_linear() -> Arguments:
 SETTINGS: dict[str, Setting] = {
     "Blindspot": Setting(lambda: {"proxy_epochs": 1}),
     "CFk": Setting(
-        kinds=("classifier", "regressor", "causal_lm", "mixture")
+        backbones=("classifier", "regressor", "causal_lm", "mixture")
     ),  # a network with a first and a last layer
-    "EUk": Setting(kinds=("classifier", "regressor", "causal_lm", "mixture")),
+    "EUk": Setting(backbones=("classifier", "regressor", "causal_lm", "mixture")),
     "FisherForgetting": Setting(lambda: {"batch_size": 10}, epochs=1),
     "FisherForgettingReference": Setting(lambda: {"batch_size": 10}, epochs=1),
     "InfluenceReference": Setting(
@@ -87,11 +87,11 @@ SETTINGS: dict[str, Setting] = {
     "PDU": Setting(lambda: {"dual_warmup_epochs": 0}),
     "PDUReference": Setting(lambda: {"dual_warmup_epochs": 0}),
     "PruneFineTune": Setting(
-        by_kind=dict.fromkeys(("regressor", "causal_lm", "mixture"), _conv_linear)
+        by_backbone=dict.fromkeys(("regressor", "causal_lm", "mixture"), _conv_linear)
     ),
-    "RandomLabel": Setting(by_kind={"regressor": _gaussian}),
-    "SalUn": Setting(by_kind={"regressor": _gaussian}),
-    "SalUnSoft": Setting(by_kind={"regressor": _gaussian}),
+    "RandomLabel": Setting(by_backbone={"regressor": _gaussian}),
+    "SalUn": Setting(by_backbone={"regressor": _gaussian}),
+    "SalUnSoft": Setting(by_backbone={"regressor": _gaussian}),
     # at its own rate of 5e-4 the student stays where it was, and going back to the original is the
     # right answer
     "SCRUBRewind": Setting(
@@ -118,7 +118,7 @@ SETTINGS: dict[str, Setting] = {
     "WHP": Setting(lambda: {"reinforce_epochs": 1, "reinforce_lr": 0.01}),
 }
 
-KINDS: dict[
+BACKBONES: dict[
     str, tuple[type[Backbone], Callable[..., Backbone], Callable[..., UnlearningDataModule]]
 ] = {
     "classifier": (Classifier, classifier, digits),
@@ -138,7 +138,7 @@ WORDS = {
     "causal_lm": "mlp",
     "mixture": "mlp",
 }
-"""Part of the names of some weights of each kind."""
+"""Part of the names of some weights of each backbone."""
 OWN_WORDS = {"ULD": "v_proj"}
 """The same for methods that train another model than the backbone."""
 
@@ -168,20 +168,20 @@ def setting(name: str) -> Setting:
     return SETTINGS.get(name, Setting(epochs=1) if issubclass(METHODS[name], Edit) else Setting())
 
 
-def kinds(name: str) -> list[str]:
+def admitted_backbones(name: str) -> list[str]:
     """Kinds of backbones that the constructor's annotation admits and that there are tiny ones
     of.
     """
     return [
         backbone_name
-        for backbone_name, (cls, _, _) in KINDS.items()
+        for backbone_name, (cls, _, _) in BACKBONES.items()
         if issubclass(cls, backbone_types(METHODS[name]))
-        and (not setting(name).kinds or backbone_name in setting(name).kinds)
+        and (not setting(name).backbones or backbone_name in setting(name).backbones)
     ]
 
 
-PAIRS = [(name, kind) for name in METHODS for kind in kinds(name)]
-FIRST = [(name, kinds(name)[0]) for name in METHODS if kinds(name)]
+PAIRS = [(name, backbone_name) for name in METHODS for backbone_name in admitted_backbones(name)]
+FIRST = [(name, admitted_backbones(name)[0]) for name in METHODS if admitted_backbones(name)]
 """Each method on its first backbone: the part that `make test` runs."""
 
 
@@ -203,28 +203,32 @@ class Case:
 
     Attributes:
         name: of the method.
-        kind: of the backbone.
+        backbone_name: key of `BACKBONES`.
         state: weights of the original.
     """
 
     name: str
-    kind: str
+    backbone_name: str
     state: State
 
     def backbone(self) -> Backbone:
         """The original."""
-        return KINDS[self.kind][1](self.state)
+        return BACKBONES[self.backbone_name][1](self.state)
 
     def task(self, **changes: Any) -> UnlearningDataModule:
-        """A new task object of the kind's."""
-        return KINDS[self.kind][2](**{**setting(self.name).task, **changes})
+        """A new task for the backbone."""
+        return BACKBONES[self.backbone_name][2](**{**setting(self.name).task, **changes})
 
     def make(self, **changes: Any) -> UnlearningModule:
         """The method around a new copy of the original."""
         chosen = setting(self.name)
-        arguments = {**chosen.arguments(), **chosen.by_kind.get(self.kind, dict)(), **changes}
+        arguments = {
+            **chosen.arguments(),
+            **chosen.by_backbone.get(self.backbone_name, dict)(),
+            **changes,
+        }
         if (
-            self.kind == "regressor"
+            self.backbone_name == "regressor"
             and "optimizer" in inspect.signature(METHODS[self.name].__init__).parameters
         ):
             # rates of the image papers are far too high for targets in the hundreds
@@ -232,10 +236,10 @@ class Case:
                 "optimizer",
                 lambda params: torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4),
             )
-        if self.kind == "text_to_image" and "substitute" in constructor(self.name):
+        if self.backbone_name == "text_to_image" and "substitute" in constructor(self.name):
             arguments.setdefault("substitute", GivenByTask())  # there are no labels to draw
         if (
-            self.kind in TEXT
+            self.backbone_name in TEXT
             and METHODS[self.name].needs_substitute is True
             and "substitute" in constructor(self.name)
         ):

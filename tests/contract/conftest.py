@@ -41,13 +41,13 @@ class Baseline:
 def baseline(
     originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Baseline]:
-    """The run of a method on a kind of backbone; made once."""
+    """The run of a method on a backbone; made once."""
     baselines: dict[tuple[str, str], Baseline] = {}
 
-    def of(name: str, kind: str) -> Baseline:
-        if (name, kind) not in baselines:
-            case = Case(name, kind, originals[kind])
-            folder = tmp_path_factory.mktemp(f"{name}-{kind}")
+    def of(name: str, backbone_name: str) -> Baseline:
+        if (name, backbone_name) not in baselines:
+            case = Case(name, backbone_name, originals[backbone_name])
+            folder = tmp_path_factory.mktemp(f"{name}-{backbone_name}")
             savers = [
                 ModelCheckpoint(
                     folder / "steps",
@@ -60,7 +60,7 @@ def baseline(
                 ),
             ]
             module = case.run(callbacks=savers)
-            baselines[name, kind] = Baseline(
+            baselines[name, backbone_name] = Baseline(
                 case,
                 module,
                 weights(case.backbone()),
@@ -68,6 +68,6 @@ def baseline(
                 sorted((folder / "steps").glob("*.ckpt")),
                 sorted((folder / "ends").glob("*.ckpt")),
             )
-        return baselines[name, kind]
+        return baselines[name, backbone_name]
 
     return of

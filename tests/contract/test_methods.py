@@ -1,10 +1,7 @@
-"""The contract of every method, found by walking the package: a new method is tested by
-existing.
-"""
+"""Contract of every method: training, seeds, checkpoints, allowed weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ from torch import nn
 
 import mu
 from mu.backbones import Classifier
-from mu.core.edit import Edit
 from mu.core.module import UnlearningModule
 from mu.data.plan import DataPlan
 from mu.data.questions import TokenRows
@@ -23,52 +19,39 @@ from mu.data.sequences import Pair
 from mu.methods.components.masks import ByName
 from mu.utils.errors import InputError
 from tests.contract.catalogue import (
+    BACKBONES,
     DIFFUSION,
     FIRST,
-    KINDS,
     METHODS,
     OWN_WORDS,
     PAIRS,
     TEXT,
     WORDS,
     Case,
+    admitted_backbones,
     constructor,
-    kinds,
     setting,
 )
 from tests.contract.conftest import Baseline
 from tests.support.helpers import Snapshot, State, Watch, different, predictions, trainer, weights
+from tests.support.method_cases import Baselines, method_case, on_all, on_all_slow
 
-Baselines = Callable[[str, str], Baseline]
-
-
-def _one(pair: tuple[str, str], *marks: Any) -> Any:
-    # all tests of one method in one process, where they share its runs
-    return pytest.param(
-        *pair, marks=[pytest.mark.xdist_group("-".join(pair)), *marks], id="-".join(pair)
-    )
-
-
-on_all = pytest.mark.parametrize(
-    ("name", "kind"), [_one(p) if p in FIRST else _one(p, pytest.mark.slow) for p in PAIRS]
-)
 on_all_and_diffusion = pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "backbone_name"),
     [
-        _one(p) if p in FIRST or p[1] in (*DIFFUSION, "causal_lm") else _one(p, pytest.mark.slow)
+        method_case(p)
+        if p in FIRST or p[1] in (*DIFFUSION, "causal_lm")
+        else method_case(p, pytest.mark.slow)
         for p in PAIRS
     ],
 )
-on_all_slow = pytest.mark.parametrize(
-    ("name", "kind"), [_one(pair, pytest.mark.slow) for pair in PAIRS]
-)
+
+
 IMAGES = [pair for pair in PAIRS if pair[1] == "classifier"]
+
+
 on_images_slow = pytest.mark.parametrize(
-    ("name", "kind"), [_one(pair, pytest.mark.slow) for pair in IMAGES]
-)
-EDITS = [pair for pair in PAIRS if issubclass(METHODS[pair[0]], Edit)]
-on_edits_slow = pytest.mark.parametrize(
-    ("name", "kind"), [_one(pair, pytest.mark.slow) for pair in EDITS]
+    ("name", "backbone_name"), [method_case(pair, pytest.mark.slow) for pair in IMAGES]
 )
 
 
@@ -100,13 +83,13 @@ def test_every_method_has_a_backbone_to_be_tested_on() -> None:
     nothing.
     """
     assert METHODS
-    assert [name for name in METHODS if not kinds(name)] == []
+    assert [name for name in METHODS if not admitted_backbones(name)] == []
 
 
 @on_all_and_diffusion
-def test_it_trains(name: str, kind: str, baseline: Baselines) -> None:
+def test_it_trains(name: str, backbone_name: str, baseline: Baselines) -> None:
     """Fails when the fit makes no step, or moves no weight of what is served."""
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     assert run.module.trainer.global_step > 0
     assert different(run.before, weights(run.module.served())) or moved(run)
     assert all(
@@ -115,11 +98,13 @@ def test_it_trains(name: str, kind: str, baseline: Baselines) -> None:
 
 
 @on_all
-def test_the_reference_stays_bit_identical(name: str, kind: str, baseline: Baselines) -> None:
+def test_the_reference_stays_bit_identical(
+    name: str, backbone_name: str, baseline: Baselines
+) -> None:
     """Fails when the frozen original is trained, or its statistics of batch norm move because it is
     put into train mode.
     """
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     if run.module.needs_reference:
         assert run.module.reference is not None
         assert different(run.before, weights(run.module.reference)) == []
@@ -127,20 +112,29 @@ def test_the_reference_stays_bit_identical(name: str, kind: str, baseline: Basel
 
 
 @on_all
-def test_the_same_seed_gives_the_same_weights(name: str, kind: str, baseline: Baselines) -> None:
+def test_the_same_seed_gives_the_same_weights(
+    name: str, backbone_name: str, baseline: Baselines
+) -> None:
     """Fails when a draw comes from a global generator, or when writing checkpoints changes the run
     (this one writes none).
     """
     torch.manual_seed(12345)
-    assert different(baseline(name, kind).after, weights(baseline(name, kind).case.run())) == []
+    assert (
+        different(
+            baseline(name, backbone_name).after, weights(baseline(name, backbone_name).case.run())
+        )
+        == []
+    )
 
 
 @on_all
-def test_another_seed_gives_other_weights(name: str, kind: str, baseline: Baselines) -> None:
+def test_another_seed_gives_other_weights(
+    name: str, backbone_name: str, baseline: Baselines
+) -> None:
     """Fails when the seed does not reach the plan or the draws."""
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     changed = different(weights(run.module.served()), weights(run.case.run(seed=1).served()))
-    assert bool(changed) == (kind not in setting(name).unseeded)
+    assert bool(changed) == (backbone_name not in setting(name).unseeded)
 
 
 def test_settings_name_methods_that_exist() -> None:
@@ -153,49 +147,11 @@ def test_settings_name_methods_that_exist() -> None:
 
 
 @on_all
-def test_a_run_resumed_inside_an_epoch_ends_alike(
-    name: str, kind: str, baseline: Baselines
+def test_a_checkpoint_serves_what_was_trained(
+    name: str, backbone_name: str, baseline: Baselines
 ) -> None:
-    """Fails when something that matters is neither in the weights nor in the checkpoint."""
-    run = baseline(name, kind)
-    middle = run.steps[len(run.steps) // 2]
-    resumed = run.case.run(ckpt_path=middle)
-    assert resumed.trainer.global_step == run.module.trainer.global_step
-    assert different(run.after, weights(resumed)) == []
-
-
-@on_all_slow
-def test_a_run_resumed_after_any_step_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
-    """Fails when one place of a run (its first step, the last of an epoch) cannot be resumed
-    from.
-    """
-    run = baseline(name, kind)
-    for file in run.steps[:-1]:
-        assert different(run.after, weights(run.case.run(ckpt_path=file))) == [], file.name
-
-
-@on_all_slow
-def test_a_run_resumed_between_epochs_ends_alike(name: str, kind: str, baseline: Baselines) -> None:
-    """Fails when what happens at the end of an epoch is done twice, or not at all."""
-    run = baseline(name, kind)
-    for file in run.ends[:-1]:
-        assert different(run.after, weights(run.case.run(ckpt_path=file))) == [], file.name
-
-
-@on_edits_slow
-def test_an_edit_killed_in_its_pass_starts_again(
-    name: str, kind: str, baseline: Baselines, tmp_path: Path
-) -> None:
-    """Fails when an edit goes on with half of its statistics."""
-    run = baseline(name, kind)
-    run.case.run(callbacks=[Snapshot(tmp_path / "x.ckpt", 0, 1)])
-    assert different(run.after, weights(run.case.run(ckpt_path=tmp_path / "x.ckpt"))) == []
-
-
-@on_all
-def test_a_checkpoint_serves_what_was_trained(name: str, kind: str, baseline: Baselines) -> None:
     """Fails when `mu.load` builds another model, or part of the answer is not in the checkpoint."""
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     loaded = mu.load(run.ends[-1])
     assert type(loaded) is METHODS[name]
     task = run.case.task()
@@ -205,30 +161,32 @@ def test_a_checkpoint_serves_what_was_trained(name: str, kind: str, baseline: Ba
 
 
 @on_all
-def test_a_checkpoint_is_plain_data(name: str, kind: str, baseline: Baselines) -> None:
+def test_a_checkpoint_is_plain_data(name: str, backbone_name: str, baseline: Baselines) -> None:
     """Fails when something in a checkpoint needs a pickle, or the reference is stored."""
-    for file in (baseline(name, kind).steps[0], baseline(name, kind).ends[-1]):
+    for file in (baseline(name, backbone_name).steps[0], baseline(name, backbone_name).ends[-1]):
         stored = torch.load(file, weights_only=True)
         assert not [key for key in stored["state_dict"] if key.startswith("reference.")]
 
 
 @on_all
-def test_unknown_arguments_are_refused(name: str, kind: str, originals: dict[str, State]) -> None:
+def test_unknown_arguments_are_refused(
+    name: str, backbone_name: str, originals: dict[str, State]
+) -> None:
     """Fails when `**kwargs` swallows a misspelt hyperparameter."""
     with pytest.raises(TypeError, match="hyperparametre"):
-        Case(name, kind, originals[kind]).make(hyperparametre=1)
+        Case(name, backbone_name, originals[backbone_name]).make(hyperparametre=1)
 
 
 @on_all_slow
 def test_only_the_weights_that_are_allowed_move(
-    name: str, kind: str, originals: dict[str, State]
+    name: str, backbone_name: str, originals: dict[str, State]
 ) -> None:
     """Fails when a step goes round the mask: a second optimizer, an edit in place, a proximal
     step.
     """
     assert "mask" in constructor(name)
-    case = Case(name, kind, originals[kind])
-    word = OWN_WORDS.get(name, WORDS[kind])
+    case = Case(name, backbone_name, originals[backbone_name])
+    word = OWN_WORDS.get(name, WORDS[backbone_name])
     start = AtStart()
     module = case.run(arguments={"mask": ByName([word])}, callbacks=[start])
     # what is trained may be another model
@@ -241,40 +199,44 @@ def test_only_the_weights_that_are_allowed_move(
 
 @on_all_slow
 def test_a_method_that_reads_the_forget_part_changes_with_it(
-    name: str, kind: str, baseline: Baselines
+    name: str, backbone_name: str, baseline: Baselines
 ) -> None:
     """Fails when the forget part is read and has no effect; or has one although the method says
     that it does not need it.
     """
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     task = run.case.task()
     task.setup()
-    task.datasets["forget"] = _noise(task.datasets["forget"], conditions=kind in DIFFUSION)
+    task.datasets["forget"] = _noise(task.datasets["forget"], conditions=backbone_name in DIFFUSION)
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
     assert bool(changed) == _reads(run.module.plan, "forget")
 
 
 @on_all_slow
-def test_shuffled_labels_change_what_uses_labels(name: str, kind: str, baseline: Baselines) -> None:
+def test_shuffled_labels_change_what_uses_labels(
+    name: str, backbone_name: str, baseline: Baselines
+) -> None:
     """Fails when labels are taken from elsewhere than the sample, or a method that says it needs
     none looks at them.
     """
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     task = run.case.task()
     task.setup()
     for part in ("forget", "retain"):
         task.datasets[part] = _shuffle_labels(task.datasets[part])
     changed = different(weights(run.module.served()), weights(run.case.run(task=task).served()))
     # an answer's tokens and a condition are inputs too
-    assert bool(changed) == (run.module.needs_labels or kind in (*TEXT, *DIFFUSION))
+    assert bool(changed) == (run.module.needs_labels or backbone_name in (*TEXT, *DIFFUSION))
 
 
 @on_images_slow
-def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str, State]) -> None:
+def test_frozen_statistics_stay_frozen(
+    name: str, backbone_name: str, originals: dict[str, State]
+) -> None:
     """Fails when `norm="eval"` is undone by a hook that sets the mode by itself, or an edit moves
     statistics.
     """
-    case = Case(name, kind, originals[kind])
+    case = Case(name, backbone_name, originals[backbone_name])
     frozen = {"norm": "eval"} if "norm" in constructor(name) else {}
     start = AtStart()
     seen: list[list[str]] = []
@@ -295,10 +257,10 @@ def test_frozen_statistics_stay_frozen(name: str, kind: str, originals: dict[str
 
 @on_images_slow
 def test_dropout_is_seeded(
-    name: str, kind: str, tmp_path: Path, originals: dict[str, State]
+    name: str, backbone_name: str, tmp_path: Path, originals: dict[str, State]
 ) -> None:
     """Fails when a hook of the base that seeds each step is overridden without `super()`."""
-    case = Case(name, kind, originals[kind])
+    case = Case(name, backbone_name, originals[backbone_name])
     case.backbone = _with_dropout  # type: ignore[method-assign]
     runs = []
     for changes in (
@@ -314,10 +276,10 @@ def test_dropout_is_seeded(
 
 @on_all
 def test_it_is_tested_and_exported_by_what_it_serves(
-    name: str, kind: str, baseline: Baselines
+    name: str, backbone_name: str, baseline: Baselines
 ) -> None:
     """Fails when evaluation of a fresh object needs what only a fit has set up."""
-    run = baseline(name, kind)
+    run = baseline(name, backbone_name)
     again = run.case.make()
     again.declared.add("nll")
     task = run.case.task()
@@ -329,12 +291,14 @@ def test_it_is_tested_and_exported_by_what_it_serves(
 
 
 @on_all
-def test_a_wrong_backbone_is_refused(name: str, kind: str, originals: dict[str, State]) -> None:
+def test_a_wrong_backbone_is_refused(
+    name: str, backbone_name: str, originals: dict[str, State]
+) -> None:
     """Fails when a method that is narrowed to one domain trains on another, or ends there in an
     AttributeError.
     """
-    admitted = kinds(name)
-    for other in sorted(set(KINDS) - set(admitted)):
+    admitted = admitted_backbones(name)
+    for other in sorted(set(BACKBONES) - set(admitted)):
         case = Case(name, other, originals[other])
         with pytest.raises((InputError, TypeError)):
             case.run()

@@ -28,10 +28,12 @@ def _parameter(pair: tuple[str, str]) -> Any:
     return pytest.param(*pair, marks=marks, id="-".join(pair))
 
 
-@pytest.mark.parametrize(("name", "kind"), [_parameter(pair) for pair in PAIRS])
-def test_a_method_fits_in_bfloat16(name: str, kind: str, originals: dict[str, State]) -> None:
+@pytest.mark.parametrize(("name", "backbone_name"), [_parameter(pair) for pair in PAIRS])
+def test_a_method_fits_in_bfloat16(
+    name: str, backbone_name: str, originals: dict[str, State]
+) -> None:
     """Fails when a method makes float32 tensors meet the weights of bf16-true."""
-    module = Case(name, kind, originals[kind]).run(precision="bf16-true")
+    module = Case(name, backbone_name, originals[backbone_name]).run(precision="bf16-true")
     weights = [weight for _, weight in module.trainable()]
     assert all(torch.isfinite(weight).all() for weight in weights)
     assert {weight.dtype for weight in weights} == {torch.bfloat16}

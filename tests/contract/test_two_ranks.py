@@ -36,7 +36,7 @@ Job = Callable[[str], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
 
 @pytest.fixture(scope="session")
 def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """What one process, rank 0 and rank 1 found; one job for all cases of a kind."""
+    """What one process, rank 0 and rank 1 found; one job for all cases."""
     jobs: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {}
 
     def of(which: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from mu.backbones import LoRA, TextToImage
 from mu.backbones.export import export
+from mu.backbones.lora import merge_adapters
 from mu.utils.errors import InputError
 from tests.support.doubles import text_to_image
+from tests.support.noise_predictors import forget_part
 
 PART = "xattn+text_encoder"
 FILE = "pytorch_lora_weights.safetensors"
@@ -114,3 +116,24 @@ def test_adapters_of_another_model_are_refused(exported: Path, tmp_path: Path) -
     save_file({"lora_unet_conv_in.hada_w1_a": torch.ones(2, 2)}, tmp_path / "loha.safetensors")
     with pytest.raises(InputError, match="plain low-rank adapters"):
         text_to_image(weights=str(tmp_path / "loha.safetensors"))
+
+
+def test_adapters_begin_as_nothing_and_can_be_folded_in() -> None:
+    """Fails when LoRA changes the model before training, trains the base, or merging loses it."""
+    plain = text_to_image().eval()
+    backbone = text_to_image(part="xattn", lora=LoRA(rank=2)).eval()
+    trained = [
+        (name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad
+    ]
+    assert trained
+    assert all("attn2" in name and "lora_" in name for name, _ in trained)
+    part = plain.prepare(forget_part("text"), 0)
+    assert torch.allclose(plain.predict(part), backbone.predict(part), atol=1e-6)
+    with torch.no_grad():
+        for _, weight in trained:
+            weight.add_(0.05)
+    moved = backbone.predict(part).detach()
+    assert not torch.allclose(moved, plain.predict(part), atol=1e-3)
+    merge_adapters(backbone)
+    assert set(backbone.state_dict()) == set(plain.state_dict())
+    assert torch.allclose(backbone.predict(part), moved, atol=1e-5)

@@ -1,10 +1,7 @@
-"""Noise predictors: parametrisations, draws, conditions, generation, against diffusers and against
-the formulas in double precision.
-"""
+"""Noise predictors: parametrisations, draws, conditions, generation, adapters."""
 
 from __future__ import annotations
 
-import copy
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -12,26 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from mu.backbones import ClassConditionalDiffusion, Condition, Diffusion, LoRA, TextToImage
-from mu.backbones.diffusion.posteriors import ContentHash, Posteriors
+from mu.backbones import ClassConditionalDiffusion, Condition, Diffusion, TextToImage
 from mu.backbones.diffusion.sampler import Sampler
-from mu.backbones.lora import merge_adapters
 from mu.core.reference import frozen_copy
 from mu.methods.components.latents import ddim_step
 from mu.utils.errors import InputError
 from tests.support.doubles import class_conditional, pictures, pipeline_folder, text_to_image
-from tests.support.helpers import digits, weights
+from tests.support.helpers import weights
+from tests.support.noise_predictors import forget_part
 
 BACKBONES = {"text": text_to_image, "class": class_conditional}
-on_both = pytest.mark.parametrize("kind", BACKBONES)
 
 
-def part_of(kind: str, count: int = 5) -> dict[str, Any]:
-    """A prepared forget part."""
-    task = pictures() if kind == "text" else digits()
-    task.setup()
-    part = task.datasets["forget"].__getitems__(list(range(count)))  # type: ignore[attr-defined]
-    return part | {"visit": torch.zeros(count, dtype=torch.int64)}
+on_both = pytest.mark.parametrize("condition", BACKBONES)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -66,10 +56,10 @@ def test_parametrisations_invert_each_other(prediction: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @on_both
-def test_noise_levels_are_exact_in_half_precision(kind: str, dtype: torch.dtype) -> None:
+def test_noise_levels_are_exact_in_half_precision(condition: str, dtype: torch.dtype) -> None:
     """Fails when 1 − ᾱ_t is computed from a rounded ᾱ_t: at the first timesteps it would be 0."""
-    exact = BACKBONES[kind]().alphas_cumprod.double()
-    backbone = BACKBONES[kind]().to(dtype)
+    exact = BACKBONES[condition]().alphas_cumprod.double()
+    backbone = BACKBONES[condition]().to(dtype)
     t = torch.tensor([0, 1, 50, 99])
     latent = torch.randn(4, *backbone.sample_shape).to(dtype)
     noise = torch.randn_like(latent)
@@ -102,16 +92,18 @@ def _ddim(
 
 
 @on_both
-def test_draws_belong_to_the_sample(kind: str) -> None:
+def test_draws_belong_to_the_sample(condition: str) -> None:
     """Fails when t or the noise depend on what else is in the batch, or a second visit repeats the
     first.
     """
-    backbone = BACKBONES[kind]()
-    joint = backbone.prepare(part_of(kind), 3)
-    alone = part_of(kind)
+    backbone = BACKBONES[condition]()
+    joint = backbone.prepare(forget_part(condition), 3)
+    alone = forget_part(condition)
     alone = {name: value[2:3] for name, value in alone.items()}
     alone = backbone.prepare(alone, 3)
-    again = backbone.prepare(part_of(kind) | {"visit": torch.ones(5, dtype=torch.int64)}, 3)
+    again = backbone.prepare(
+        forget_part(condition) | {"visit": torch.ones(5, dtype=torch.int64)}, 3
+    )
     for name in ("t", "noise"):
         assert torch.equal(joint[name][2:3], alone[name])
         assert not torch.equal(joint[name], again[name])
@@ -119,10 +111,10 @@ def test_draws_belong_to_the_sample(kind: str) -> None:
 
 
 @on_both
-def test_the_loss_is_the_squared_error(kind: str) -> None:
+def test_the_loss_is_the_squared_error(condition: str) -> None:
     """Fails when it is reduced over the batch, or `sum` averages."""
-    backbone = BACKBONES[kind]().eval()
-    part = backbone.prepare(part_of(kind), 0)
+    backbone = BACKBONES[condition]().eval()
+    part = backbone.prepare(forget_part(condition), 0)
     output = backbone.predict(part).detach()
     expected = torch.stack(
         [
@@ -133,7 +125,7 @@ def test_the_loss_is_the_squared_error(kind: str) -> None:
     values, weight = backbone.loss(part, output)
     assert torch.allclose(values.double(), expected, rtol=1e-5)
     assert torch.equal(weight, torch.ones(5))
-    summed = BACKBONES[kind](reduction="sum").eval()
+    summed = BACKBONES[condition](reduction="sum").eval()
     assert torch.allclose(summed.loss(part, output)[0], values * output[0].numel(), rtol=1e-5)
     padded = part | {"padded": torch.tensor([True, False, False, False, False])}
     assert float(backbone.loss(padded, output)[0][0]) == 0.0
@@ -141,11 +133,11 @@ def test_the_loss_is_the_squared_error(kind: str) -> None:
 
 
 @on_both
-def test_conditions_are_dropped_in_training_only(kind: str) -> None:
+def test_conditions_are_dropped_in_training_only(condition: str) -> None:
     """Fails when evaluation drops conditions too, or a dropped one is not the null condition."""
-    backbone = BACKBONES[kind](condition_dropout=0.5)
-    assert "dropped" not in backbone.eval().prepare(part_of(kind), 0)
-    part = backbone.train().prepare(part_of(kind, 12 if kind == "text" else 20), 0)
+    backbone = BACKBONES[condition](condition_dropout=0.5)
+    assert "dropped" not in backbone.eval().prepare(forget_part(condition), 0)
+    part = backbone.train().prepare(forget_part(condition, 12 if condition == "text" else 20), 0)
     assert 0 < int(part["dropped"].sum()) < len(part["dropped"])
     states = backbone.condition(part).states
     null = backbone.null(1).states[0]
@@ -153,10 +145,10 @@ def test_conditions_are_dropped_in_training_only(kind: str) -> None:
 
 
 @on_both
-def test_guidance_is_one_batch_of_two(kind: str) -> None:
+def test_guidance_is_one_batch_of_two(condition: str) -> None:
     """Fails when guidance mixes up the pair, or scale 1 pays for two passes."""
-    backbone = BACKBONES[kind]().eval()
-    part = backbone.prepare(part_of(kind), 0)
+    backbone = BACKBONES[condition]().eval()
+    part = backbone.prepare(forget_part(condition), 0)
     condition = backbone.condition(part)
     sizes: list[int] = []
     handle = backbone.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
@@ -196,12 +188,12 @@ def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
 
 
 @on_both
-def test_an_image_belongs_to_its_condition_and_seed(kind: str) -> None:
+def test_an_image_belongs_to_its_condition_and_seed(condition: str) -> None:
     """Fails when a neighbour in the batch, or the number of neighbours, changes an image (ancestral
     noise too).
     """
-    backbone = BACKBONES[kind](sampler=Sampler(steps=4, guidance=2.0, eta=1.0)).eval()
-    part = backbone.prepare(part_of(kind), 0)
+    backbone = BACKBONES[condition](sampler=Sampler(steps=4, guidance=2.0, eta=1.0)).eval()
+    part = backbone.prepare(forget_part(condition), 0)
     condition = backbone.condition(part)
     images = backbone.generate(condition, [5, 6, 7, 6, 5])
     assert torch.allclose(
@@ -261,132 +253,6 @@ def test_a_concept_beyond_the_encoders_places_is_found_before_a_fit() -> None:
         text_to_image().check_task(SimpleNamespace(datasets={"forget": long}))
 
 
-def test_a_copy_writes_what_the_original_writes() -> None:
-    """Fails when a copied model decodes tokens otherwise: then an attack types prompts that nobody
-    found, and succeeds too seldom.
-    """
-    backbone = text_to_image()
-    ids, _ = backbone.tokenise(["a red circle on dark"])
-    for twin in (copy.deepcopy(backbone), frozen_copy(backbone)):
-        assert isinstance(twin, TextToImage)
-        assert twin.tokenizer.decode(ids[0, 1:6].tolist()) == "a red circle on dark"
-
-
-def test_a_frozen_encoder_reads_a_prompt_once() -> None:
-    """Fails when a prompt is encoded at every step, or the cache outlives a change of the
-    weights.
-    """
-    backbone = text_to_image(part="xattn").eval()
-    calls: list[int] = []
-    backbone.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    first = backbone.texts(["a red circle", "a star", "a red circle"]).states
-    assert torch.equal(first[0], first[2])
-    assert torch.equal(backbone.texts(["a star"]).states[0], first[1])
-    assert len(calls) == 1
-    with torch.no_grad():
-        next(backbone.text_encoder.parameters()).add_(0.1)
-    assert not torch.equal(backbone.texts(["a star"]).states[0], first[1])
-    trained = text_to_image(part="text_encoder")
-    assert trained.texts(["a star"]).states.requires_grad
-
-
-def test_an_image_is_encoded_once_and_alone() -> None:
-    """Fails when an image is encoded at every step, when what is kept depends on its neighbours,
-    outlives a change of the weights or of the precision, grows without end, or its posterior is
-    lost.
-    """
-    backbone = text_to_image()
-    images = part_of("text", 4)["image"]
-    vae: Any = backbone.vae
-    calls: list[int] = []
-    vae.encoder.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        posteriors = [vae.encode(row[None] * 2 - 1).latent_dist for row in images]
-    calls.clear()
-    noise = torch.randn(4, *backbone.sample_shape)
-    for order in ([0, 1, 2, 3], [3, 1, 1], [2]):
-        latents = backbone.encode(images[order], noise[order]) / vae.config.scaling_factor
-        for row, position in zip(latents, order, strict=True):
-            assert torch.allclose(
-                row,
-                (posteriors[position].mean + posteriors[position].std * noise[position])[0],
-                atol=1e-6,
-            )
-    assert len(calls) == 4
-    encoded = backbone.encode(images)
-    assert torch.equal(text_to_image().encode(images[[2, 0]]), encoded[[2, 0]])
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not torch.equal(backbone.encode(images), encoded)
-    backbone.encode(images)
-    with torch.no_grad():
-        next(vae.parameters()).add_(0.1)
-    assert not torch.equal(backbone.encode(images), encoded)
-    calls.clear()
-    small = Posteriors(capacity=backbone.encode(images)[0].nbytes * 2 * 2)
-    for _ in range(2):
-        with torch.no_grad():
-            small.encode(vae, images)
-    assert len(calls) == 4 + 2 and small.cached_bytes <= small.capacity
-
-
-def test_images_that_differ_are_known_apart() -> None:
-    """Fails when one pixel's least change, exchanged pixels or rows, black and white pictures or
-    images of other sizes are taken for the same, or when the very same image is not known again
-    among others, or from another memory layout.
-    """
-    contents = ContentHash()
-    base = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    nudged = [base.clone() for _ in range(base.numel())]
-    for position, image in enumerate(nudged):
-        image.view(-1)[position] = torch.nextafter(image.view(-1)[position], torch.tensor(2.0))
-    # one white pixel each
-    signs = (torch.arange(3 * 8 * 8)[:, None] == torch.arange(3 * 8 * 8)).float().view(-1, 3, 8, 8)
-    exchanged = [
-        base.flip(0),
-        base.flip(1),
-        base.flip(2),
-        base.transpose(1, 2),
-        torch.zeros_like(base),
-        torch.ones_like(base),
-    ]
-    images = torch.stack([base, *nudged, *exchanged, *signs])
-    hashes = contents.hash(images)
-    assert len(set(hashes)) == len(images)
-    assert (
-        len({contents.hash(torch.zeros(1, 3, *sides))[0] for sides in ((6, 6), (4, 9), (8, 8))})
-        == 3
-    )
-    assert ContentHash().hash(images[[5, 0]].to(memory_format=torch.channels_last)) == [
-        hashes[5],
-        hashes[0],
-    ]
-    assert contents.hash(base[None].double().requires_grad_()) == hashes[:1]
-
-
-def test_a_prompt_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails when the tokenizer is asked at every step, or a cut prompt is told of but once."""
-    backbone = text_to_image()
-    asked: list[Any] = []
-    original_call = type(backbone.tokenizer).__call__
-
-    def counted(self: Any, text: Any, **kwargs: Any) -> Any:
-        asked.append(text)
-        return original_call(self, text, **kwargs)
-
-    monkeypatch.setattr(type(backbone.tokenizer), "__call__", counted)
-    first = backbone.tokenise(["a red circle", "a star", "a red circle"], ["circle", "", "red"])
-    count = len(asked)
-    again = backbone.tokenise(["a star", "a red circle"], ["", "circle"])
-    assert (
-        len(asked) == count
-        and torch.equal(again[0], first[0][[1, 0]])
-        and torch.equal(again[1], first[1][[1, 0]])
-    )
-    for _ in range(2):
-        with pytest.warns(UserWarning, match="1 of 2 prompts are cut to 16 tokens"):
-            backbone.tokenise(["a star", "a red circle " * 9])
-
-
 @pytest.mark.parametrize(
     ("part", "shared"), [("text_encoder", "unet."), ("xattn", "text_encoder."), ("full", "vae.")]
 )
@@ -406,33 +272,12 @@ def test_the_reference_copies_what_is_trained_and_no_more(part: str, shared: str
     } == {True}
 
 
-def test_adapters_begin_as_nothing_and_can_be_folded_in() -> None:
-    """Fails when LoRA changes the model before training, trains the base, or merging loses it."""
-    plain = text_to_image().eval()
-    backbone = text_to_image(part="xattn", lora=LoRA(rank=2)).eval()
-    trained = [
-        (name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad
-    ]
-    assert trained
-    assert all("attn2" in name and "lora_" in name for name, _ in trained)
-    part = plain.prepare(part_of("text"), 0)
-    assert torch.allclose(plain.predict(part), backbone.predict(part), atol=1e-6)
-    with torch.no_grad():
-        for _, weight in trained:
-            weight.add_(0.05)
-    moved = backbone.predict(part).detach()
-    assert not torch.allclose(moved, plain.predict(part), atol=1e-3)
-    merge_adapters(backbone)
-    assert set(backbone.state_dict()) == set(plain.state_dict())
-    assert torch.allclose(backbone.predict(part), moved, atol=1e-5)
-
-
 @on_both
-def test_a_fresh_model_has_the_architecture_and_no_weight(kind: str) -> None:
+def test_a_fresh_model_has_the_architecture_and_no_weight(condition: str) -> None:
     """Fails when the oracle's backbone begins from the original's weights, or two seeds give one
     model.
     """
-    backbone: Diffusion = BACKBONES[kind]()
+    backbone: Diffusion = BACKBONES[condition]()
     first = backbone.fresh(1)
     second = backbone.fresh(2)
     old = weights(backbone)
@@ -482,7 +327,7 @@ def test_min_snr_weights() -> None:
         ("sample", lambda snr: 1.0),
     ):
         backbone = text_to_image(model=pipeline_folder(prediction=prediction), min_snr_gamma=5.0)
-        part = backbone.train().prepare(part_of("text"), 0)
+        part = backbone.train().prepare(forget_part("text"), 0)
         output = torch.zeros_like(part["noised"])
         plain = (
             text_to_image(model=pipeline_folder(prediction=prediction))
@@ -501,7 +346,7 @@ def test_min_snr_weights() -> None:
 def test_samples_without_images_are_for_methods_without_data() -> None:
     """Fails when a loss on prompts alone ends in a KeyError."""
     backbone = text_to_image()
-    part = {name: value for name, value in part_of("text").items() if name != "image"}
+    part = {name: value for name, value in forget_part("text").items() if name != "image"}
     part = backbone.prepare(part, 0)
     assert "input_ids" in part
     with pytest.raises(InputError, match="data-free"):

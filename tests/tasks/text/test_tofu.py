@@ -1,6 +1,4 @@
-"""TOFU: which rows are which, files that are missing or do not belong together, rows that stand in
-both parts, pairs on ranks.
-"""
+"""TOFU: parts, sets, files that are missing or do not belong together."""
 
 from __future__ import annotations
 
@@ -16,14 +14,12 @@ import torch
 
 from mu.data.loader import PlanLoader
 from mu.data.plan import Paired
-from mu.methods.components.answers import Refusal
 from mu.utils import extras
 from mu.utils.errors import InputError
-from tasks import TOFU
 from tasks.text.tofu import _Hub
-from tests.support.doubles_text import causal_lm, folder, people
+from tests.support.doubles_text import people
+from tests.support.tofu_rows import tofu
 
-PUBLISHED = Path(__file__).parents[4] / "shared" / "data" / "llm" / "tofu"
 PLAIN = ("question", "answer")
 
 
@@ -69,12 +65,6 @@ def write(place: Path, tables: Mapping[str, Sequence[Any]], ending: str = "json"
         # no newline at the end, as in TOFU
         (place / f"{name}.{ending}").write_text("\n".join(json.dumps(row) for row in table))
     return str(place)
-
-
-def tofu(path: Path | str, **changes: Any) -> TOFU:
-    task = TOFU(str(path), **{"tokenizer": folder(), "max_length": 40, "batch_size": 3, **changes})
-    task.setup()
-    return task
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
@@ -375,58 +365,3 @@ def test_cut_sequences_are_counted_once(tmp_path: Path) -> None:
         InputError, match=r"row 0 of the set forget has .* tokens, and max_length is"
     ):
         tofu(path, max_length=short).eval_loaders(["forget"])
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(
-    ("name", "count"), [("forget01", 40), ("forget05", 200), ("forget10", 400)]
-)
-def test_the_published_files(name: str, count: int) -> None:
-    task = tofu(PUBLISHED, forget=name, max_length=256)
-    assert {part: len(ids) for part, ids in task.split.parts.items()} == {
-        "forget": count,
-        "retain": 4000 - count,
-    }
-    assert task.split.parts["forget"].tolist() == list(range(4000 - count, 4000))
-    assert task.sets["retain_perturbed"].indices.tolist() == list(range(400))
-    assert {other: len(task.sets[other]) for other in ("real_authors", "world_facts")} == {
-        "real_authors": 100,
-        "world_facts": 117,
-    }
-    assert all(len(wrong) == 5 for wrong in task.sets["forget"].column("perturbed_answer"))
-    assert all(len(wrong) == 3 for wrong in task.sets["world_facts"].column("perturbed_answer"))
-    plain_file = [
-        json.loads(line) for line in (PUBLISHED / f"{name}.json").read_text().splitlines()
-    ]
-    assert [row["answer"] for row in task.sets["forget"].rows] == [
-        row["answer"] for row in plain_file
-    ]
-    assert task.sets["forget"].column("paraphrased_question")
-
-
-@pytest.mark.data
-def test_the_published_wrong_answers_are_the_options(tmp_path: Path) -> None:
-    """Mutation: the right answer is among the wrong ones, or their order differs from the published
-    sets.
-    """
-    for name in ("full.json", "real_authors.json", "world_facts.json"):
-        (tmp_path / name).write_bytes((PUBLISHED / name).read_bytes())
-    task = tofu(tmp_path, max_length=256)
-    published = tofu(PUBLISHED, max_length=256)
-    assert task.split.hash == published.split.hash
-    for name in ("real_authors", "world_facts"):
-        assert [sorted(wrong) for wrong in task.sets[name].column("perturbed_answer")] == [
-            sorted(wrong) for wrong in published.sets[name].column("perturbed_answer")
-        ]
-
-
-@pytest.mark.data
-def test_the_published_refusals_are_read() -> None:
-    task = tofu(PUBLISHED, forget="forget01", max_length=256)
-    law = Refusal(str(PUBLISHED / "idontknow.jsonl"))
-    law.setup(causal_lm(), task)
-    lines = (PUBLISHED / "idontknow.jsonl").read_text().splitlines()
-    assert len(lines) == 100
-    assert set(law.answers(torch.arange(3960, 4000), torch.zeros(40, dtype=torch.int64), 0)) <= set(
-        lines
-    )
