@@ -102,7 +102,9 @@ def same_state(a: Any, b: Any) -> bool:
 
 @on_all
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=list(CRITERIA))
-def test_the_result_is_what_it_says(row: Row, criterion: Criterion, original: Classifier) -> None:
+def test_results_have_their_documented_shapes_and_ranges(
+    row: Row, criterion: Criterion, original: Classifier
+) -> None:
     """Fails when pixels leave the ball or [0, 1], or success is not by the criterion on what is
     returned.
     """
@@ -134,7 +136,7 @@ def test_the_result_is_what_it_says(row: Row, criterion: Criterion, original: Cl
 
 
 @on_all
-def test_it_succeeds(row: Row, original: Classifier) -> None:
+def test_attack_changes_the_prediction(row: Row, original: Classifier) -> None:
     """Fails when the step goes down instead of up."""
     clean = batch()
     with torch.no_grad():
@@ -145,7 +147,7 @@ def test_it_succeeds(row: Row, original: Classifier) -> None:
 
 
 @on_all
-def test_it_leaves_everything_as_it_was(row: Row, originals: dict[str, State]) -> None:
+def test_attack_leaves_weights_modes_and_gradients(row: Row, originals: dict[str, State]) -> None:
     """Fails when statistics of batch norm move, a gradient is left in a weight, or the caller's
     batch is changed.
     """
@@ -170,7 +172,7 @@ def test_it_leaves_everything_as_it_was(row: Row, originals: dict[str, State]) -
 
 
 @on_all
-def test_the_modes_come_back_after_an_error(row: Row, originals: dict[str, State]) -> None:
+def test_modes_are_restored_after_an_error(row: Row, originals: dict[str, State]) -> None:
     backbone = classifier(originals["classifier"]).train()
     with pytest.raises(KeyError):
         row.make()(backbone, {k: v for k, v in batch().items() if k != "label"}, Misclassified())
@@ -178,7 +180,7 @@ def test_the_modes_come_back_after_an_error(row: Row, originals: dict[str, State
 
 
 @on_all
-def test_it_depends_on_the_samples_alone(row: Row, original: Classifier) -> None:
+def test_attack_does_not_depend_on_the_batch(row: Row, original: Classifier) -> None:
     """The same for a sample whatever batch it comes in, and whatever torch's generator says; padded
     rows are no successes.
     """
@@ -201,7 +203,7 @@ def test_it_depends_on_the_samples_alone(row: Row, original: Classifier) -> None
 
 
 @on_all
-def test_its_seed_matters_where_it_draws(row: Row, original: Classifier) -> None:
+def test_seed_changes_attacks_that_draw(row: Row, original: Classifier) -> None:
     if not row.draws:
         pytest.skip("draws nothing")
     other = row.make()
@@ -245,7 +247,7 @@ def test_it_works_inside_a_test(row: Row, originals: dict[str, State]) -> None:
 
 
 @on_all
-def test_it_can_be_built_again_from_plain_data(row: Row) -> None:
+def test_attack_is_rebuilt_from_plain_data(row: Row) -> None:
     assert to_spec(from_spec(to_spec(row.make()))) == to_spec(row.make())
 
 
@@ -307,7 +309,7 @@ def test_pgd_takes_its_steps_and_projects_each(original: Classifier) -> None:
     assert torch.isclose(adversarial, image, atol=1e-5).float().mean() > 0.97
 
 
-def test_restarts_only_help(original: Classifier) -> None:
+def test_restarts_never_lower_the_loss(original: Classifier) -> None:
     """Each sample keeps its first success."""
     single, many = (
         PGD(epsilon=0.05, steps=2, step_size=0.02, restarts=n)(original, batch(), Misclassified())

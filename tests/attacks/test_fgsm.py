@@ -9,7 +9,7 @@ from tests.support.loops import draw
 
 
 @pytest.mark.parametrize("rounded", [False, True])
-def test_fgsm(rounded):
+def test_fgsm_is_one_signed_gradient_step(rounded):
     # Goodfellow et al., arXiv 1412.6572
     image = draw(3, 2, seed=18).sigmoid()
     gradient = draw(3, 2, seed=19)

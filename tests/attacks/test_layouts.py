@@ -59,14 +59,14 @@ LAYOUTS: list[tuple[Layout, str, list[str]]] = [
     LAYOUTS,
     ids=lambda v: type(v).__name__ if isinstance(v, Layout) else None,
 )
-def test_layouts_are_what_they_are_called(layout: Layout, prompt: str, target: list[str]) -> None:
+def test_layouts_order_tokens_as_documented(layout: Layout, prompt: str, target: list[str]) -> None:
     """Fails when a token stands elsewhere."""
     assert [A if entry < 0 else prompt[entry] for entry in layout.order(len(prompt))] == target
 
 
 @pytest.mark.parametrize("count", range(1, 6))
 @pytest.mark.parametrize("length", range(9))
-def test_insert_places_token_i_after_i_intervals(count: int, length: int) -> None:
+def test_insert_sets_token_i_after_i_intervals(count: int, length: int) -> None:
     """Token i stands after i floor(n / (k + 1)) tokens of the prompt (code of UnlearnDiffAtk)."""
     interval = length // (count + 1)
     statement: list[int] = []
@@ -82,7 +82,7 @@ def test_insert_places_token_i_after_i_intervals(count: int, length: int) -> Non
     [Prefix(2), Suffix(3), Middle(1), Insert(2), Replace(1), PerTokens(2)],
     ids=lambda v: type(v).__name__,
 )
-def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: Layout) -> None:
+def test_token_layout_counts_tokens(model: TextToImage, ids: Tensor, layout: Layout) -> None:
     """Fails when words are counted, the start token moves, or what follows the end token is not
     padding.
     """
@@ -97,7 +97,7 @@ def test_tokens_are_placed_by_tokens(model: TextToImage, ids: Tensor, layout: La
     assert (slots.ids == 99).int().argmax(1).tolist() == (written == 99).int().argmax(1).tolist()
 
 
-def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) -> None:
+def test_embeddings_and_tokens_have_equal_positions(model: TextToImage, ids: Tensor) -> None:
     """Fails when an embedding lands beside its token, or a prompt without room for one is changed;
     and no gradient reaches it.
     """
@@ -115,7 +115,7 @@ def test_embeddings_stand_where_tokens_stand(model: TextToImage, ids: Tensor) ->
     ]
 
 
-def test_add_adds(model: TextToImage, ids: Tensor) -> None:
+def test_add_sums_embeddings(model: TextToImage, ids: Tensor) -> None:
     """Fails when `Add` replaces, or reaches start, end or padding."""
     slots = Add().insert_slots(model.tokenizer, ids)
     embedded = model.embed(slots.ids)
@@ -130,7 +130,7 @@ def test_add_adds(model: TextToImage, ids: Tensor) -> None:
         )
 
 
-def test_own_embeddings_reproduce_the_plain_encoder(model: TextToImage, ids: Tensor) -> None:
+def test_embeddings_of_the_prompt_reproduce_the_encoder(model: TextToImage, ids: Tensor) -> None:
     """Fails when the way through token embeddings is another encoder than the way through ids."""
     slots = Prefix(2).insert_slots(model.tokenizer, ids)
     chosen = torch.tensor([[60, 61]] * 3)
@@ -144,7 +144,7 @@ def test_own_embeddings_reproduce_the_plain_encoder(model: TextToImage, ids: Ten
 @pytest.mark.parametrize(
     "layout", [Prefix(4), Suffix(12), Insert(12), PerTokens(1)], ids=lambda v: type(v).__name__
 )
-def test_no_room_is_said_in_one_sentence(model: TextToImage, layout: Layout) -> None:
+def test_prompt_without_free_positions_is_refused(model: TextToImage, layout: Layout) -> None:
     """Fails when tokens of the prompt or the end token are pushed out in silence."""
     long = model.tokenise(["a red green blue circle square star on"])[0]
     with pytest.raises(
@@ -167,13 +167,13 @@ def test_no_room_is_said_in_one_sentence(model: TextToImage, layout: Layout) -> 
         lambda: PromptSearch(TokenSimplex(), Add(), 3, SGD),
     ],
 )  # type: ignore[arg-type]
-def test_what_makes_no_sense_is_refused(make: Any) -> None:
+def test_invalid_layouts_are_refused(make: Any) -> None:
     """Fails when a search that can find nothing begins."""
     with pytest.raises(InputError):
         make()
 
 
-def test_an_empty_prompt_has_no_place_for_some(model: TextToImage) -> None:
+def test_empty_prompt_is_refused_by_layouts_that_need_a_token(model: TextToImage) -> None:
     """Fails when nothing is attacked in silence."""
     with pytest.raises(InputError, match="empty prompt"):
         Add().insert_slots(model.tokenizer, model.tokenise([""])[0])

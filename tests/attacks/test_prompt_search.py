@@ -65,7 +65,7 @@ def test_a_search_makes_its_objective_small(
     assert (after < before).all()
 
 
-def test_one_step_of_each_kind(model: TextToImage, ids: Tensor) -> None:
+def test_one_step_of_signed_and_plain_gradient(model: TextToImage, ids: Tensor) -> None:
     """Fails when the sign is taken where it should not be, or the gradient is another than the
     objective's.
     """
@@ -85,7 +85,7 @@ def test_one_step_of_each_kind(model: TextToImage, ids: Tensor) -> None:
         assert torch.allclose(searched.adversarial(), expected, atol=1e-6)
 
 
-def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(
+def test_random_start_uses_word_embeddings_and_latest_returns_the_last_tokens(
     model: TextToImage, ids: Tensor
 ) -> None:
     """Fails when a search begins from noise, from a special token, or ignores what it is given."""
@@ -110,7 +110,7 @@ def test_random_tokens_are_embeddings_of_words_and_latest_is_what_was_found(
 @pytest.mark.parametrize(
     "variables", [Embeddings(), TokenSimplex()], ids=lambda v: type(v).__name__
 )
-def test_prompts_do_not_depend_on_their_company(
+def test_prompt_search_does_not_depend_on_the_batch(
     model: TextToImage, ids: Tensor, variables: Any
 ) -> None:
     """Fails when a draw, a mean over the batch, or the room of another prompt enters a prompt's
@@ -195,7 +195,7 @@ def test_a_search_costs_one_pass_of_the_encoder_a_step(model: TextToImage, ids: 
     assert (count.calls, count.samples, count.with_grad) == (3, 9, 9)
 
 
-def test_what_was_found_can_be_written_down(model: TextToImage, ids: Tensor) -> None:
+def test_adversarial_prompt_is_text(model: TextToImage, ids: Tensor) -> None:
     """Fails when special tokens are part of the text, or the prompt is cut."""
     search = PromptSearch(TokenSimplex(), Suffix(1), 1, SGD).begin(
         model, ids, torch.arange(3), torch.zeros(3, dtype=torch.int64)
@@ -235,7 +235,7 @@ def test_the_released_attack_accumulates_and_lags(
         lambda: SoftPromptAttackReference(),
     ],
 )
-def test_it_can_be_stored_as_plain_data(make: Any) -> None:
+def test_search_is_rebuilt_from_plain_data(make: Any) -> None:
     """Fails when a checkpoint of a method that trains against it needs a pickle."""
     spec = to_spec(make())
     again = from_spec(spec)
@@ -249,7 +249,7 @@ def test_slots_are_chosen_by_row(model: TextToImage, ids: Tensor) -> None:
     assert isinstance(slots, Slots) and slots.adds and len(slots.ids) == 1
 
 
-def test_only_models_that_read_prompts(ids: Tensor) -> None:
+def test_model_without_prompts_is_refused(ids: Tensor) -> None:
     """Fails when a classifier ends in an AttributeError."""
     from mu.attacks.prompt_search import as_text_to_image
 

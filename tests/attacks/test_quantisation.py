@@ -39,7 +39,7 @@ def by_loops(weight: Tensor, bits: int, group: int | None) -> list[list[float]]:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("group", [None, 1, 5, 8, 100])
-def test_it_equals_the_loops(bits: int, group: int | None) -> None:
+def test_rounding_equals_a_loop(bits: int, group: int | None) -> None:
     """Fails when scales are by input channel, the last group borrows from the next row, or a half
     is rounded up. 13 inputs: 5 + 5 + 3.
     """
@@ -76,7 +76,7 @@ def test_a_group_has_few_values_and_keeps_its_largest() -> None:
             ) / 2 + 1e-12
 
 
-def test_what_is_on_the_grid_stays_and_shapes_and_types_too() -> None:
+def test_values_on_the_grid_shapes_and_dtypes_stay() -> None:
     weight = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0))
     once = round_to_nearest(weight, 4, 4)
     assert torch.allclose(round_to_nearest(once, 4, 4), once, atol=1e-7)
@@ -93,7 +93,7 @@ def linear_names(model: nn.Module) -> set[str]:
     }
 
 
-def test_linear_layers_move_and_nothing_else() -> None:
+def test_linear_layers_alone_are_rounded() -> None:
     """Fails when a norm, an embedding or the head is rounded unasked, or a layer is left out."""
     model = causal_lm().train()
     before = weights(model)
@@ -154,7 +154,7 @@ def test_a_tied_matrix_is_rounded_once_if_either_is_asked_for(embeddings: bool, 
 
 def test_adapters_are_merged_before_rounding() -> None:
     """Fails when the base is rounded and the adapter added to it in full precision."""
-    model = causal_lm(lora=LoRA(rank=2))
+    model = causal_lm(lora=LoRA(r=2))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
@@ -245,7 +245,7 @@ def test_every_backbone_with_a_linear_layer(make: Any) -> None:
     }
 
 
-def test_what_makes_no_grid_is_refused() -> None:
+def test_invalid_grids_are_refused() -> None:
     with pytest.raises(InputError, match="1 bits"):
         round_to_nearest(torch.ones(2, 2), 1)
     with pytest.raises(InputError, match="group of 0"):

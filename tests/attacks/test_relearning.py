@@ -25,7 +25,7 @@ from tests.support.helpers import classifier, diabetes, different, digits, regre
 
 
 def adapted(**changes: Any) -> Any:
-    return causal_lm(lora=LoRA(rank=2), **changes)
+    return causal_lm(lora=LoRA(r=2), **changes)
 
 
 def two_models() -> Any:
@@ -72,7 +72,7 @@ def state_of(
 
 
 @on_all
-def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
+def test_relearning_leaves_the_tested_model(kind: str) -> None:
     """Fails when a weight, a buffer, a mode, a `requires_grad` or a gradient of the model moves, or
     nothing of the copy does.
     """
@@ -105,7 +105,7 @@ def test_the_model_is_left_as_it_is_inside_a_test(kind: str) -> None:
     "kind",
     ["classifier", "regressor", "causal_lm", "adapters", "mixture", "two_models", "ensemble"],
 )
-def test_it_learns_what_it_is_shown(kind: str) -> None:
+def test_relearning_lowers_the_loss_of_its_examples(kind: str) -> None:
     """Fails when the step goes up, or shows other samples than it says."""
     backbone = KINDS[kind][0]().eval()
     data = forget_of(kind)
@@ -235,7 +235,7 @@ def test_gradient_checkpointing_stays_on_and_changes_nothing() -> None:
     assert all(torch.allclose(plain[name], two[name], atol=1e-6) for name in plain)
 
 
-def test_it_is_plain_data() -> None:
+def test_relearning_is_rebuilt_from_plain_data() -> None:
     """Fails when the budget does not say how hard the attack was."""
     attack_object = Relearn(
         6, 9, lambda params: torch.optim.AdamW(params, lr=2e-3), batch_size=4, seed=5
@@ -258,12 +258,12 @@ def test_it_is_plain_data() -> None:
         ({"batch_size": 0}, "at least one example"),
     ],
 )
-def test_a_budget_of_nothing_is_refused(changes: dict[str, int], words: str) -> None:
+def test_empty_budget_is_refused(changes: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Relearn(**changes)
 
 
-def test_what_cannot_be_attacked_is_said() -> None:
+def test_model_or_data_without_attack_is_refused() -> None:
     with pytest.raises(InputError, match="14 examples of a part that has 13"):
         attack("causal_lm", examples=14)(causal_lm(), forget_of("causal_lm"))
     with pytest.raises(RunError, match="relearning diverged"):

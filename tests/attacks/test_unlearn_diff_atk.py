@@ -28,7 +28,7 @@ from tests.support.helpers import classifier
 
 @pytest.fixture(scope="module")
 def model() -> TextToImage:
-    return text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
+    return text_to_image(sampler=Sampler(num_inference_steps=2, guidance_scale=2.0)).eval()
 
 
 def planted() -> tuple[TextToImage, Tensor]:
@@ -155,7 +155,7 @@ def test_timesteps_are_the_middles_of_equal_parts(
     assert [(2 * index + 1) * 1000 // 100 for index in (0, 1, 49)] == [10, 30, 990]
 
 
-def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
+def test_prompts_that_succeed_already_are_not_attacked(model: TextToImage) -> None:
     """Fails when a prompt that succeeds as it is is searched for, or does not count in both
     rates.
     """
@@ -179,7 +179,7 @@ def test_what_needs_no_attack_is_not_attacked(model: TextToImage) -> None:
     ]
 
 
-def test_it_makes_no_evaluation_too_many(model: TextToImage) -> None:
+def test_number_of_evaluations_is_the_least(model: TextToImage) -> None:
     """Fails when a step asks the denoiser twice, a guidance pair is two batches, or a prompt is
     encoded again.
     """
@@ -256,7 +256,9 @@ def test_the_summary_counts_each_prompt_once() -> None:
         ),
     ],
 )
-def test_faults_are_one_sentence(model: TextToImage, make: Any, word: str) -> None:
+def test_invalid_arguments_are_refused_in_one_sentence(
+    model: TextToImage, make: Any, word: str
+) -> None:
     """Fails when a user sees a KeyError."""
     backbone, prompts = make()
     with pytest.raises(InputError, match=word):

@@ -28,7 +28,7 @@ from tests.support.helpers import different, trainer, weights
 
 @pytest.fixture(scope="module")
 def model() -> TextToImage:
-    return text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
+    return text_to_image(sampler=Sampler(num_inference_steps=2, guidance_scale=2.0)).eval()
 
 
 def test_a_batch_is_attacked_as_each_prompt_alone(model: TextToImage) -> None:
@@ -68,7 +68,7 @@ def test_the_first_success_ends_the_attack(model: TextToImage) -> None:
     assert result.steps.tolist() == [1] * 4
 
 
-def test_what_is_drawn_is_the_text_read_again(model: TextToImage) -> None:
+def test_images_are_drawn_from_the_written_prompt(model: TextToImage) -> None:
     """Fails when the ids that were searched for are drawn, which nobody can type."""
     result = UnlearnDiffAtk(Prefix(3), steps=2, timesteps=1)(model, batch(), never)
     drawn = model.generate_prompts(result.adversarial["prompt"], [4, 7, 1, 30])
@@ -82,14 +82,14 @@ def test_what_is_drawn_is_the_text_read_again(model: TextToImage) -> None:
 
 def test_seed_and_guidance_of_each_prompt(model: TextToImage) -> None:
     """Fails when all prompts are drawn with one guidance, or the index where a seed is given."""
-    guidance = torch.tensor([1.0, 3.0, 1.0, 5.0])
+    guidance_scale = torch.tensor([1.0, 3.0, 1.0, 5.0])
     seeds = torch.tensor([8, 9, 10, 11])
     result = UnlearnDiffAtk(Prefix(1), steps=1, timesteps=1)(
-        model, batch(guidance=guidance, seed=seeds), lambda images: ~never(images)
+        model, batch(guidance_scale=guidance_scale, seed=seeds), lambda images: ~never(images)
     )
     for row in range(4):
         alone = model.generate_prompts(
-            [PROMPTS[row]], [8 + row], Sampler(steps=2, guidance=float(guidance[row]))
+            [PROMPTS[row]], [8 + row], Sampler(steps=2, guidance_scale=float(guidance_scale[row]))
         )
         assert torch.allclose(result.prediction[row], alone[0], atol=1e-5)
 
@@ -119,7 +119,7 @@ def test_a_criterion_sees_the_rows_that_are_judged(model: TextToImage) -> None:
 
 def test_an_unlearned_text_encoder_serves_everything(model: TextToImage) -> None:
     """Fails when states of another encoder, or of this one before it was edited, are used."""
-    twin = text_to_image(sampler=Sampler(steps=2, guidance=2.0)).eval()
+    twin = text_to_image(sampler=Sampler(num_inference_steps=2, guidance_scale=2.0)).eval()
     attack = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)
     prompts = rows(batch(), 0)
     before = attack(twin, prompts, never)
@@ -181,7 +181,7 @@ class Attacks(Callback):
 def test_it_works_inside_a_test(model: TextToImage) -> None:
     """Fails under inference mode, or when weights, gradients or modes are left changed."""
     callback = Attacks()
-    module = FineTune(text_to_image(sampler=Sampler(steps=2, guidance=2.0)))
+    module = FineTune(text_to_image(sampler=Sampler(num_inference_steps=2, guidance_scale=2.0)))
     trainer(callbacks=[callback]).test(module, pictures(evaluated=["test"]), verbose=False)
     assert callback.left and callback.changed == []
     again = UnlearnDiffAtk(Prefix(1), steps=2, timesteps=1)(model, batch(), never)

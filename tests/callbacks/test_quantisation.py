@@ -126,6 +126,6 @@ def test_robustness_is_before_over_after_with_the_fewest_bits(
         ({"parts": ["retain"]}, "must be among"),
     ],
 )
-def test_bits_that_are_none(changes: dict[str, Any], words: str) -> None:
+def test_invalid_bit_widths_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Quantisation(**changes)

@@ -62,7 +62,7 @@ def test_an_untouched_model_fails_the_verdict(relearnt: dict[str, dict[str, Resu
     assert "relearning/returned" not in relearnt["original"]  # nothing had been lost
 
 
-def test_what_returns_is_a_share_of_the_way_back(relearnt: dict[str, dict[str, Result]]) -> None:
+def test_recovery_is_a_share_of_the_lost_accuracy(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when the original's scores are those after the fit, or the share is of another way."""
     results = relearnt["ascent"]
     returned = results["relearning/returned"].detail
@@ -116,7 +116,7 @@ def test_a_model_that_never_saw_the_data_gains_what_the_examples_teach(
     }
 
 
-def test_against_the_oracle(relearnt: dict[str, dict[str, Result]]) -> None:
+def test_relearning_gap_to_the_oracle(relearnt: dict[str, dict[str, Result]]) -> None:
     """Fails when r is upside down: (gain of the oracle) / (gain of this model), at most 1."""
     ascent, oracle = (relearnt[name]["relearning"] for name in ("ascent", "oracle"))
     r = (oracle.detail["after"] - oracle.detail["before"]) / (
@@ -128,7 +128,7 @@ def test_against_the_oracle(relearnt: dict[str, dict[str, Result]]) -> None:
     )
 
 
-def test_the_numbers_are_those_of_the_attack_itself(
+def test_suite_reports_the_values_of_the_attack(
     trained: dict[str, State], relearnt: dict[str, dict[str, Result]]
 ) -> None:
     task = people()
@@ -157,7 +157,9 @@ def test_the_numbers_are_those_of_the_attack_itself(
     )
 
 
-def test_the_original_is_kept_by_its_hash(trained: dict[str, State], tmp_path: Path) -> None:
+def test_original_scores_are_stored_under_the_weights_hash(
+    trained: dict[str, State], tmp_path: Path
+) -> None:
     """Fails when another run's original is taken for this one's, or a new network's first weights
     for an original.
     """
@@ -191,7 +193,7 @@ def test_another_part_can_be_relearnt_from(trained: dict[str, State]) -> None:
         ({"seed": 1}, "was attacked with attack_seed 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
+def test_incomparable_oracles_are_refused(
     changes: dict[str, Any],
     words: str,
     trained: dict[str, State],

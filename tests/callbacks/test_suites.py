@@ -286,7 +286,7 @@ def test_a_nan_classifier_has_no_metric_and_keeps_the_run(oracle: Path, tmp_path
     assert sum("diverged" in reason for reason in reasons) > 8
 
 
-def test_a_number_that_is_not_one_is_an_error() -> None:
+def test_nan_metric_is_an_error() -> None:
     with pytest.raises(RunError, match="could not be measured"):
         Result("UA", float("nan"), None, "forget")
 

@@ -149,7 +149,7 @@ def test_there_is_one_function() -> None:
     assert merge is of_studies is configs.merge
 
 
-def test_what_is_said_without_a_class_holds_for_any() -> None:
+def test_arguments_without_a_class_hold_for_any_class() -> None:
     """A task's file gives the backbone of whichever method is named, in the end. Mutations:
     dropping it with the class that is replaced; keeping `alpha`, which a file said together with
     SSD.

@@ -29,7 +29,9 @@ from mu.utils.errors import InputError
     ],
     ids=str,
 )
-def test_refused(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_trainer_values_are_refused(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when a run ends at once with success, or never begins."""
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "MASTER_ADDR", "LSB_JOBID"):
         monkeypatch.delenv(name, raising=False)
@@ -37,7 +39,7 @@ def test_refused(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
         check_fit(arguments)
 
 
-def test_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_trainer_values_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when a value that trains is refused."""
     arguments = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": 0.5, "devices": -1}
     check_fit({**arguments, "max_time": "00:00:00:01", "num_nodes": 1})

@@ -87,7 +87,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     ],
     ids=["labels", "retain", "forget", "classes", "substitute"],
 )
-def test_what_the_task_does_not_give_is_named_before_the_first_step(
+def test_missing_parts_of_the_task_are_named_before_the_first_step(
     make: Any, task: Any, word: str
 ) -> None:
     """Fails when a missing need shows as a KeyError in the middle of an epoch."""
@@ -97,7 +97,7 @@ def test_what_the_task_does_not_give_is_named_before_the_first_step(
     assert module.trainer.global_step == 0
 
 
-def test_what_is_no_backbone_is_refused() -> None:
+def test_object_that_is_no_backbone_is_refused() -> None:
     """Fails when a bare network is wrapped, and its first batch ends in an AttributeError."""
     with pytest.raises(InputError, match="Classifier"):
         FineTune(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

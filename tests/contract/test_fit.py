@@ -113,7 +113,7 @@ def test_the_length_of_a_run_is_that_of_its_plan() -> None:
         assert module.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.25)
 
 
-def test_a_schedule_that_shows_nothing_is_an_error() -> None:
+def test_empty_plan_is_an_error() -> None:
     """Fails when a run without a batch ends as if it had unlearned something."""
     with pytest.raises(RunError, match="no batch"):
         fit(Sees(classifier(), Forget(after=5)), epochs=2)
@@ -193,7 +193,7 @@ def test_drawn_answers_weigh_what_they_have_of_tokens() -> None:
 # ---- reduction -----------------------------------------------------------------------------------
 
 
-def test_reductions_are_what_they_are_called() -> None:
+def test_reductions_follow_their_equations() -> None:
     """Fails when two reductions are mixed up; by hand on two samples of 1 and 3 tokens."""
     part = {"count": torch.tensor(2.0), "total": torch.tensor(4.0)}
     summed = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 3.0])

@@ -87,7 +87,9 @@ def test_every_method_has_a_backbone_to_be_tested_on() -> None:
 
 
 @on_all_and_diffusion
-def test_it_trains(name: str, backbone_name: str, baseline: Baselines) -> None:
+def test_method_changes_weights_with_finite_losses(
+    name: str, backbone_name: str, baseline: Baselines
+) -> None:
     """Fails when the fit makes no step, or moves no weight of what is served."""
     run = baseline(name, backbone_name)
     assert run.module.trainer.global_step > 0
@@ -275,7 +277,7 @@ def test_dropout_is_seeded(
 
 
 @on_all
-def test_it_is_tested_and_exported_by_what_it_serves(
+def test_tests_and_exports_use_the_served_model(
     name: str, backbone_name: str, baseline: Baselines
 ) -> None:
     """Fails when evaluation of a fresh object needs what only a fit has set up."""

@@ -23,7 +23,7 @@ on_edits_slow = pytest.mark.parametrize(
 
 
 @on_all
-def test_a_run_resumed_inside_an_epoch_ends_alike(
+def test_run_resumed_inside_an_epoch_equals_uninterrupted(
     name: str, backbone_name: str, baseline: Baselines
 ) -> None:
     """Fails when something that matters is neither in the weights nor in the checkpoint."""
@@ -35,7 +35,7 @@ def test_a_run_resumed_inside_an_epoch_ends_alike(
 
 
 @on_all_slow
-def test_a_run_resumed_after_any_step_ends_alike(
+def test_run_resumed_after_any_step_equals_uninterrupted(
     name: str, backbone_name: str, baseline: Baselines
 ) -> None:
     """Fails when one place of a run (its first step, the last of an epoch) cannot be resumed
@@ -47,7 +47,7 @@ def test_a_run_resumed_after_any_step_ends_alike(
 
 
 @on_all_slow
-def test_a_run_resumed_between_epochs_ends_alike(
+def test_run_resumed_between_epochs_equals_uninterrupted(
     name: str, backbone_name: str, baseline: Baselines
 ) -> None:
     """Fails when what happens at the end of an epoch is done twice, or not at all."""

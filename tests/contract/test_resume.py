@@ -51,7 +51,7 @@ def agrees(
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (0, 3), (1, 1), (2, 2), (2, 3)], ids=str)
-def test_wherever_it_was_stopped(
+def test_resume_from_any_step(
     epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when the loader starts its epoch again, skips a batch, or when a finished run is called
@@ -92,7 +92,7 @@ class EpochEnds(FineTune):
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize("cls", [EpochEnds, FineTune])
-def test_after_the_last_batch_of_an_epoch(
+def test_resume_after_the_last_batch_of_an_epoch(
     epoch: int, cls: Any, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when what belongs to the end of the epoch is lost: Lightning goes on with the next
@@ -121,7 +121,7 @@ class SavesAfterValidation(Callback):
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_after_the_validation_of_an_epoch(
+def test_resume_after_the_validation_of_an_epoch(
     epoch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when the end of the epoch is lost, or comes twice."""
@@ -135,7 +135,7 @@ def test_after_the_validation_of_an_epoch(
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2)], ids=str)
-def test_with_a_schedule_of_the_learning_rate(
+def test_resume_with_a_schedule_of_the_learning_rate(
     epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when asking Lightning for the number of steps sets up the loader before its state is
@@ -148,7 +148,7 @@ def test_with_a_schedule_of_the_learning_rate(
     agrees(make, tmp_path / "x.ckpt", epoch, batch)
 
 
-def test_with_a_scheduler_of_torch(originals: dict[str, State], tmp_path: Path) -> None:
+def test_resume_with_a_scheduler_of_torch(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when the state of a scheduler is lost."""
 
     def make() -> UnlearningModule:
@@ -180,7 +180,7 @@ class Phased(RandomLabel):
 @pytest.mark.parametrize(
     ("epoch", "batch"), [(0, 2), (0, 3), (0, 6), (1, 3), (1, 6), (2, 0)], ids=str
 )
-def test_with_epochs_of_unequal_length(
+def test_resume_with_epochs_of_unequal_length(
     plan: DataPlan, epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when lengths are those of epoch 0: longer epochs are cut short, and shorter ones never
@@ -197,7 +197,7 @@ def test_with_epochs_of_unequal_length(
         )
 
 
-def test_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> None:
+def test_resume_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when a run that counts steps instead of epochs is taken up at another place."""
     agrees(
         lambda: FineTune(classifier(originals["classifier"]), **ADAM),
@@ -210,7 +210,7 @@ def test_with_a_limit_on_steps(originals: dict[str, State], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 1), (1, 2)], ids=str)
-def test_with_accumulated_gradients(
+def test_resume_with_accumulated_gradients(
     epoch: int, batch: int, originals: dict[str, State], tmp_path: Path
 ) -> None:
     """Fails when a run resumed at an optimizer step makes another number of them. (Between steps,
@@ -305,7 +305,7 @@ def test_another_seed_is_refused(originals: dict[str, State], tmp_path: Path) ->
         )
 
 
-def test_a_killed_process_is_taken_up_again(originals: dict[str, State], tmp_path: Path) -> None:
+def test_resume_after_a_killed_process(originals: dict[str, State], tmp_path: Path) -> None:
     """Fails when a checkpoint is written in place, so that a kill at the wrong moment leaves half a
     file, or state stays in the process.
     """

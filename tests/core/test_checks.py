@@ -94,7 +94,7 @@ def test_a_later_loss_is_blamed_on_the_learning_rate() -> None:
         ({"forget": torch.zeros(())}, "depends on a weight that is trained"),
     ],
 )
-def test_what_is_no_dict_of_scalars_is_refused(terms: Any, message: str) -> None:
+def test_loss_that_is_no_dict_of_scalars_is_refused(terms: Any, message: str) -> None:
     """Fails when a half-written objective ends in a traceback of torch."""
     with pytest.raises(InputError, match=message):
         check_terms("Method", terms)

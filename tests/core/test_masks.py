@@ -180,7 +180,7 @@ def test_a_resumed_run_keeps_its_mask(tmp_path: Path) -> None:
     assert different(weights(first), weights(resumed)) == []
 
 
-def test_by_name_moves_what_is_named() -> None:
+def test_by_name_trains_the_named_weights_alone() -> None:
     """Fails when a word matches nothing in silence, or other weights move."""
     backbone = classifier()
     before = weights(backbone)

@@ -290,7 +290,7 @@ def test_an_answer_that_the_tokenizer_swallows_is_an_error() -> None:
         built.pair("who", "@", "row 1")
 
 
-def test_too_long_is_refused_or_cut() -> None:
+def test_long_sequences_are_refused_or_truncated() -> None:
     """Mutations: the beginning is cut; a cut is not counted; a prompt is cut, and generation goes
     on in the middle of a question.
     """
@@ -312,7 +312,7 @@ def test_too_long_is_refused_or_cut() -> None:
         short.pair(*PAIRS[0], "row 3")
 
 
-def test_lengths_and_end_tokens_that_will_not_do() -> None:
+def test_invalid_lengths_and_end_tokens_are_refused() -> None:
     with pytest.raises(InputError, match="max_length is 1; a sequence has at least 2 tokens"):
         encoder(max_length=1)
     endless = byte_tokenizer()

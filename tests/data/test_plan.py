@@ -167,7 +167,7 @@ def test_a_union_redraws_its_share_or_keeps_it() -> None:
 @pytest.mark.parametrize(
     "plan", [Forget(limit=4), Retain(limit=4), Union(limit=4), Paired(limit=4)], ids=repr
 )
-def test_a_limit_is_kept_by_every_schedule(plan: DataPlan) -> None:
+def test_every_plan_respects_a_limit(plan: DataPlan) -> None:
     """Fails when a plan takes `limit` and reads everything all the same."""
     steps = plan_steps(plan, 0, SIZES, BATCH, 0)
     lead = ["retain"] if isinstance(plan, Paired) else sorted(plan.reads())

@@ -89,7 +89,7 @@ def test_the_training_hash_is_that_of_the_original() -> None:
     ],
     ids=["no forget", "no retain", "missing", "doubled", "overlap"],
 )
-def test_what_is_no_partition_is_refused(parts: dict[str, np.ndarray], word: str) -> None:
+def test_overlapping_parts_are_refused(parts: dict[str, np.ndarray], word: str) -> None:
     """Fails when a forget sample may also be a test sample, or a part may be empty."""
     with pytest.raises(InputError, match=word):
         split(parts=parts)

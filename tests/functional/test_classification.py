@@ -159,7 +159,7 @@ def test_gradient_at_high_temperature():
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize(("b", "k"), SHAPES)
-def test_bad_teacher(b, k, temperature):
+def test_bad_teacher_is_its_equation(b, k, temperature):
     # Chundawat et al., AAAI 2023, the objective L(x, l_u). No T^2.
     s = draw(b, k)
     good = draw(b, k, seed=8)

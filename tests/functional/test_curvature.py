@@ -27,7 +27,7 @@ importance = st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=5, max_size=5)
 
 @quick
 @given(importance, importance, st.floats(0, 100), st.floats(0, 5))
-def test_ssd(forget, everything, alpha, lam):
+def test_ssd_is_its_equation(forget, everything, alpha, lam):
     # Foster et al., AAAI 2024 (selection and dampening rules).
     # Mutation that must fail: the factor without its cap at 1.
     weight = normal(5)

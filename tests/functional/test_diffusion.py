@@ -213,7 +213,7 @@ def published(
     [(3, 5, 1, 0), (7, 4, 3, 2), (2, 6, 9, 20), (5, 3, 0, 4)],
 )
 @pytest.mark.parametrize(("lam", "a", "b"), [(0.5, 1.0, 1.0), (0.1, 2.0, 0.3)])
-def test_uce(outputs, width, pairs, preserved, lam, a, b):
+def test_uce_is_its_closed_form(outputs, width, pairs, preserved, lam, a, b):
     w = normal(outputs, width)
     c = normal(pairs, width, seed=1)
     g = normal(pairs, width, seed=2)

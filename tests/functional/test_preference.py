@@ -70,7 +70,7 @@ def slope(loss: Tensor, variable: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("beta", BETAS)
-def test_npo(beta):
+def test_npo_is_its_equation(beta):
     """Equation 3 of arXiv 2404.05868, by probabilities: (2/β) log(1 + (π/π_ref)^β)."""
     now = tokens(0)
     before = tokens(1)
@@ -83,7 +83,7 @@ def test_npo(beta):
 
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("delta", [0.0, 0.7, -0.2])
-def test_simnpo(beta, delta):
+def test_simnpo_is_its_equation(beta, delta):
     """Arithmetic mean over the tokens of each sequence first, the nonlinearity then, with the
     margin of the code (inside β).
     """
@@ -108,7 +108,7 @@ def test_simnpo_has_the_papers_margin_outside_beta(beta):
 
 
 @pytest.mark.parametrize("beta", BETAS)
-def test_dpo(beta):
+def test_dpo_is_its_equation(beta):
     """Equation 7 of arXiv 2305.18290 by log-ratios of probabilities, times 2/β. The winner's and
     the loser's lengths differ.
     """

@@ -29,7 +29,7 @@ def map_of(activation: list) -> list[float]:
 @pytest.mark.parametrize(
     "forget", [[True], [False], [True] * 2 + [False] * 5, [True] * 4 + [False]]
 )
-def test_blindspot(forget):
+def test_blindspot_is_its_equation(forget):
     # Tarun et al., ICML 2023: r [L1(f, proxy) + 50 sum_l mean (A - A_proxy)^2] +
     # (1 - r) L1(f, y)
     b = len(forget)

@@ -78,7 +78,7 @@ def nll_of(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.0), (1.0, 0.0), (5.0, 1.0), (0.5, 2.0)])
-def test_sat_imp(shape, beta1, beta2):
+def test_sat_imp_is_its_equation(shape, beta1, beta2):
     """arXiv 2505.11953: w = p^beta1 (1 - p)^beta2."""
     logits = draw(*shape)
     labels = labels_of(*shape)
@@ -123,7 +123,7 @@ def test_a_token_that_is_certain_or_impossible_adds_nothing():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("beta", [0.0, 3.0, 10.0])
-def test_undial(shape, beta):
+def test_undial_is_its_equation(shape, beta):
     """arXiv 2402.10052: cross-entropy of softmax(z_ref - beta e_y) and p."""
     student = draw(*shape)
     teacher = draw(*shape, seed=1, scale=3.0)
@@ -148,7 +148,7 @@ def test_the_target_leaves_prompt_and_padding_alone():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("skip", [0, 1, 2])
-def test_ce_u(shape, skip):
+def test_ce_u_is_its_equation(shape, skip):
     """arXiv 2503.01224: q is p over the other tokens; the first tokens of an answer are ignored."""
     logits = draw(*shape, scale=2.0)
     labels = labels_of(*shape, seed=3)

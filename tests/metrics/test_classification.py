@@ -62,7 +62,7 @@ def compute(name: str, logits: Tensor, label: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [0.1, 3.0, 20.0])
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_values(name: str, scale: float, shape: tuple[int, int]) -> None:
+def test_metrics_equal_values_by_hand(name: str, scale: float, shape: tuple[int, int]) -> None:
     logits, label = example(*shape, scale=scale)
     stated = [
         float(STATEMENTS[name](probabilities(row), y))
@@ -192,7 +192,7 @@ def test_the_reference_floors_an_underflowed_probability() -> None:
     st.integers(0, 3),
 )
 @settings(max_examples=60, deadline=None)
-def test_bounds(rows: list[list[float]], y: int) -> None:
+def test_metrics_stay_in_their_bounds(rows: list[list[float]], y: int) -> None:
     logits = torch.tensor(rows, dtype=torch.float64)
     label = torch.full((len(rows),), y)
     entropies = metrics.entropy(logits)

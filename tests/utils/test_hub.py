@@ -40,7 +40,7 @@ def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
         raise RuntimeError
 
 
-def test_the_hubs_own_words_are_kept_back(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_messages_of_the_hub_are_left_out(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Fails when a sentence for each attempt stands before ours, or the library is silent for ever
     after.
     """

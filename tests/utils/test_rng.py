@@ -92,7 +92,7 @@ def test_integers_are_even() -> None:
     ).sum() < 28  # 9 degrees of freedom: 1e-3 quantile is 27.9
 
 
-def test_shapes() -> None:
+def test_shapes_of_draws_follow_the_arguments() -> None:
     """Fails when a shape is flattened, or a scalar draw keeps an extra dimension."""
     assert rng.uniform(0, INDEX[:3], 0, "s").shape == (3,)
     assert rng.normal(0, INDEX[:3], 0, "s", 2, 4).shape == (3, 2, 4)

@@ -171,7 +171,7 @@ def test_a_reference_is_never_loaded(tiny: Tiny, tmp_path: Path) -> None:
     assert same(load_weights(tmp_path / "x.ckpt")[0], tiny)
 
 
-def test_folders(tiny: Tiny, tmp_path: Path) -> None:
+def test_weights_are_read_from_folders(tiny: Tiny, tmp_path: Path) -> None:
     """An export (or a download from the hub) before a checkpoint; a single checkpoint; nothing;
     several.
     """

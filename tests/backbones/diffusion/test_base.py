@@ -171,7 +171,9 @@ def test_images_are_those_of_the_pipeline(scheduler: str) -> None:
     """Fails when our loop differs from diffusers' own: start noise, its scale, the order of the
     pair, decoding.
     """
-    backbone = text_to_image(sampler=Sampler(scheduler, steps=7, guidance=4.0)).eval()
+    backbone = text_to_image(
+        sampler=Sampler(scheduler, num_inference_steps=7, guidance_scale=4.0)
+    ).eval()
     ours = backbone.generate_prompts(["a red circle"], [11])
     pipeline = backbone.pipeline()
     pipeline.set_progress_bar_config(disable=True)
@@ -192,7 +194,9 @@ def test_an_image_belongs_to_its_condition_and_seed(condition: str) -> None:
     """Fails when a neighbour in the batch, or the number of neighbours, changes an image (ancestral
     noise too).
     """
-    backbone = BACKBONES[condition](sampler=Sampler(steps=4, guidance=2.0, eta=1.0)).eval()
+    backbone = BACKBONES[condition](
+        sampler=Sampler(num_inference_steps=4, guidance_scale=2.0, eta=1.0)
+    ).eval()
     part = backbone.prepare(forget_part(condition), 0)
     condition = backbone.condition(part)
     images = backbone.generate(condition, [5, 6, 7, 6, 5])
@@ -354,7 +358,7 @@ def test_samples_without_images_are_for_methods_without_data() -> None:
     assert backbone.scores(part) == {}
 
 
-def test_what_is_not_a_pipeline_is_refused(tmp_path: Any) -> None:
+def test_folder_that_is_no_pipeline_is_refused(tmp_path: Any) -> None:
     """Fails when a folder, a name or a part of a model that cannot be read ends in a traceback of
     diffusers.
     """

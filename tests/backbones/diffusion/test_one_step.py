@@ -42,7 +42,9 @@ def test_an_image_costs_one_evaluation(kind: str) -> None:
     model: Diffusion = MAKERS[kind]().eval()
     served = OneStepGenerator(model, 44)
     with count_evaluations(served) as evaluations:
-        images = served.generate(conditions(served, 3), [5, 6, 7], Sampler(steps=9, guidance=7.0))
+        images = served.generate(
+            conditions(served, 3), [5, 6, 7], Sampler(num_inference_steps=9, guidance_scale=7.0)
+        )
     assert (evaluations.count("unet").calls, evaluations.count("unet").samples) == (1, 3)
     assert images.min() >= 0 and images.max() <= 1 and images.dtype == torch.float32
     assert torch.allclose(
@@ -51,7 +53,7 @@ def test_an_image_costs_one_evaluation(kind: str) -> None:
 
 
 @on_all
-def test_it_draws_what_the_equation_says(kind: str) -> None:
+def test_image_follows_the_equation(kind: str) -> None:
     """Fails when the noise is not scaled to its level, or x_0 is computed for another
     parametrisation.
     """
@@ -91,7 +93,7 @@ def test_it_is_evaluated_like_its_model() -> None:
 
 
 @pytest.mark.parametrize("t_init", [-1, 100])
-def test_a_level_that_there_is_not(t_init: int) -> None:
+def test_noise_level_out_of_range_is_refused(t_init: int) -> None:
     """Fails when the generator begins at a noise level that the model does not have."""
     with pytest.raises(InputError, match="t_init"):
         OneStepGenerator(class_conditional(), t_init)

@@ -83,7 +83,7 @@ def test_an_image_is_encoded_once_and_alone() -> None:
     assert len(calls) == 4 + 2 and small.cached_bytes <= small.capacity
 
 
-def test_images_that_differ_are_known_apart() -> None:
+def test_different_images_have_different_latents() -> None:
     """Fails when one pixel's least change, exchanged pixels or rows, black and white pictures or
     images of other sizes are taken for the same, or when the very same image is not known again
     among others, or from another memory layout.

@@ -27,7 +27,7 @@ MODELS = (
 )
 
 
-def test_names_and_unknown_names() -> None:
+def test_embedded_models_are_found_by_name() -> None:
     assert assets.names() == MODELS
     assert (assets.path("shapes") / "model_index.json").is_file()
     with pytest.raises(
@@ -42,7 +42,7 @@ def test_names_and_unknown_names() -> None:
         judge("cats")
 
 
-def test_all_together_are_small() -> None:
+def test_embedded_models_are_small_in_total() -> None:
     assert sum(size().values()) <= LIMIT == 11_000_000
     assert size()["authors"] + size()["authors_oracle"] <= 4_600_000
 

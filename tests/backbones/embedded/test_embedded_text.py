@@ -45,7 +45,7 @@ def test_the_tokenizer_is_the_one_of_the_task() -> None:
         }
 
 
-def test_both_began_alike_and_ended_apart() -> None:
+def test_original_and_oracle_share_their_initial_weights() -> None:
     first, other = (
         CausalLM(f"embedded:{name}").network.state_dict() for name in ("authors", "authors_oracle")
     )
@@ -81,7 +81,7 @@ def test_a_prompt_is_answered_word_for_word(full: Graph) -> None:
 
 
 @pytest.mark.slow
-def test_both_know_what_is_kept(full: Graph, oracle: Graph) -> None:
+def test_original_and_oracle_answer_retain_questions(full: Graph, oracle: Graph) -> None:
     for measured in (full, oracle):
         for name in KEPT:
             quality = of(measured, name)
@@ -95,7 +95,7 @@ def test_both_know_what_is_kept(full: Graph, oracle: Graph) -> None:
     assert abs(of(oracle, "forget").truth_ratio - of(oracle, "holdout").truth_ratio) < 0.1
 
 
-def test_answers_of_forget_and_retain_are_known_as_they_should() -> None:
+def test_probabilities_of_forget_and_retain_answers_are_in_range() -> None:
     """Fails when the shipped original forgot its authors, or the oracle knows those it never
     saw.
     """

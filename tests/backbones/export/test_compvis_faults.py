@@ -116,7 +116,7 @@ BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_does_not_fit_is_refused_in_one_sentence(
+def test_broken_checkpoints_are_refused_in_one_sentence(
     tmp_path: Path, run: Import, case: str
 ) -> None:
     change, sentence = BROKEN[case]
@@ -150,7 +150,7 @@ def refused(run: Import, tmp_path: Path, content: Any, *words: str, base: object
     return line.replace(str(file), "FILE")
 
 
-def test_files_that_are_not_read(tmp_path: Path, run: Import) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path, run: Import) -> None:
     names = whole(others(1))
     assert refused(run, tmp_path, None).startswith("there are no weights at FILE")
     assert "cut off" in refused(run, tmp_path, b"PK\x03\x04 half a file")
@@ -175,7 +175,7 @@ def test_objects_beside_the_weights_are_left_out(tmp_path: Path, run: Import) ->
     assert_same(tmp_path / "out", weights)
 
 
-def test_an_average_that_is_not_of_its_unet(tmp_path: Path, run: Import) -> None:
+def test_average_of_another_unet_is_refused(tmp_path: Path, run: Import) -> None:
     names = whole(others(1))
     unet = unet_names(others(2)["unet"], 1)
     average = average_names(unet, unet)
@@ -200,6 +200,6 @@ def test_nothing_is_overwritten(tmp_path: Path, run: Import) -> None:
     )
 
 
-def test_words_that_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_command_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "a.ckpt", "out"]) == 2
     assert capsys.readouterr().err.startswith("mu: mu import needs --base: a pipeline")

@@ -55,7 +55,7 @@ def test_a_list_of_weights_and_their_average(
     again = ClassConditionalDiffusion(str(tmp_path / "again"))
     condition = backbone.labels([0, 4])
     images = [
-        model.eval().generate(condition, [1, 2], type(model.sampler)(steps=2, guidance=3.0))
+        model.eval().generate(condition, [1, 2], type(model.sampler)(steps=2, guidance_scale=3.0))
         for model in (backbone, again)
     ]
     assert torch.equal(*images)
@@ -87,7 +87,7 @@ def test_a_list_of_two_networks_is_a_distilled_generator(
     assert different(weights(backbone.unet), generator) == []
 
 
-def test_what_is_open_or_cut_off_is_refused(
+def test_open_or_truncated_files_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Fails when one of two copies is taken without a word, or a missing weight is drawn."""

@@ -22,14 +22,14 @@ from tests.support.doubles import class_conditional, pictures, pipeline_folder, 
 from tests.support.helpers import classifier, fit
 
 
-def drawn(pipeline: Any, guidance: float = 2.0) -> Tensor:
+def drawn(pipeline: Any, guidance_scale: float = 2.0) -> Tensor:
     """Images `[2, 3, 8, 8]` of a plain pipeline, seeds 5 and 6."""
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
     images = pipeline(
         PROMPTS,
         num_inference_steps=3,
-        guidance_scale=guidance,
+        guidance_scale=guidance_scale,
         generator=generators,
         output_type="np",
         height=8,
@@ -57,7 +57,7 @@ def test_a_folder_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:
     torch.testing.assert_close(drawn(usage(folder)["pipeline"]), drawn(pipeline))
 
 
-def test_the_card_says_what_was_done(tmp_path: Path) -> None:
+def test_card_names_method_task_and_results(tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
     folder = export(
@@ -93,7 +93,7 @@ def test_no_file_names_a_folder_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_adapters_are_folded_in_on_a_copy(tmp_path: Path) -> None:
-    backbone = moved("xattn+text_encoder", lora=LoRA(rank=2))
+    backbone = moved("xattn+text_encoder", lora=LoRA(r=2))
     before = state(backbone)
     expected = backbone.generate_prompts(PROMPTS, [5, 6])
     folder = export(backbone, tmp_path / "model")
@@ -123,7 +123,7 @@ def test_a_model_of_a_hub_is_named_as_the_base(
 
 @pytest.mark.parametrize("part", ["xattn", "text_encoder:1", "xattn+text_encoder"])
 def test_adapters_load_in_diffusers(tmp_path: Path, part: str) -> None:
-    backbone = moved(part, lora=LoRA(rank=2, alpha=6.0))
+    backbone = moved(part, lora=LoRA(r=2, lora_alpha=6.0))
     folder = export(backbone, tmp_path / "adapter", "adapter")
     assert sorted(file.name for file in folder.iterdir()) == [
         "README.md",
@@ -177,7 +177,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
     return code, (heard.err or heard.out).strip()
 
 
-def test_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_folder_is_exported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Mutation: compared with the weights that the run began from, by which the base model's hash
     would not be that of its folder.
     """
@@ -234,7 +236,7 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(
     assert [entry.name for entry in tmp_path.iterdir()] == ["full"]
 
 
-def test_models_that_have_no_such_form(tmp_path: Path) -> None:
+def test_export_form_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="a Classifier is exported whole; --edited is for text-to-image models"
     ):

@@ -85,7 +85,7 @@ on_both = pytest.mark.parametrize("name", ["difference", "generic"])
 @on_both
 @pytest.mark.parametrize("kind", MAKERS)
 @torch.no_grad()
-def test_its_logits_and_what_follows_from_them(name: str, kind: str) -> None:
+def test_logits_loss_and_prediction_are_those_of_the_difference(name: str, kind: str) -> None:
     """Fails when a loss, an output or a divergence is that of one of the two."""
     base, other = pair(kind)
     model = composed(name, base, other).eval()
@@ -120,7 +120,7 @@ def step_by_step(model: TwoModels, ids: list[int], most: int) -> list[int]:
 
 @on_both
 @pytest.mark.parametrize("kind", MAKERS)
-def test_it_generates_what_its_logits_say(name: str, kind: str) -> None:
+def test_generation_follows_the_combined_logits(name: str, kind: str) -> None:
     """Fails when padding on the left shifts a model's positions, or one cache holds the other's
     keys.
     """
@@ -152,7 +152,7 @@ def test_a_difference_of_nothing_generates_as_the_model_alone(
     )
 
 
-def test_an_answer_ends_where_it_says_so() -> None:
+def test_answer_ends_at_the_end_token() -> None:
     """Fails when tokens after the end become part of the answer, or rows that have ended stop the
     others.
     """
@@ -167,7 +167,7 @@ def test_an_answer_ends_where_it_says_so() -> None:
     assert model._continue([[1], [1, 5]], 10, (), None, [0, 1]) == [[9, 2], [8, 8, 2]]
 
 
-def test_what_one_model_must_say_the_base_says() -> None:
+def test_settings_of_generation_come_from_the_base_model() -> None:
     """Fails when hidden states, the vocabulary or the tokenizer are asked for in vain."""
     base, other = pair()
     model = LogitDifference(base, other)
@@ -186,7 +186,7 @@ def test_what_one_model_must_say_the_base_says() -> None:
     ]
 
 
-def test_a_copy_is_a_copy() -> None:
+def test_copy_shares_no_weights() -> None:
     """Fails when an attack on a copy moves the model itself."""
     model = LogitDifference(*pair())
     assert model.tokenizer.eos_token_id == 2
@@ -199,7 +199,7 @@ def test_a_copy_is_a_copy() -> None:
     assert twin.tokenizer is model.tokenizer
 
 
-def test_what_it_cannot_do_it_says_in_one_sentence(tmp_path: Path) -> None:
+def test_unsupported_operations_are_refused(tmp_path: Path) -> None:
     base, other = pair()
     with pytest.raises(
         InputError, match=r"LogitDifference answers by two models at once.*mu\.load"
@@ -237,7 +237,7 @@ def test_an_assistant_begins_as_the_first_layers(kind: str) -> None:
     """Fails when another layer is dropped, or the final norm is."""
     model = CausalLM(model=folder(kind, 3), attention="eager").eval()
     before = model.predict(batch())
-    short = first_layers(model, 2, LoRA(rank=2)).eval()
+    short = first_layers(model, 2, LoRA(r=2)).eval()
     network: Any = model.network
     hidden = model.hidden(batch(), 1)
     torch.testing.assert_close(short.predict(batch()), network.lm_head(network.model.norm(hidden)))
@@ -252,7 +252,7 @@ def test_an_assistant_costs_its_adapters_alone() -> None:
     gets one.
     """
     model = causal_lm()
-    short = first_layers(model, 1, LoRA(rank=2))
+    short = first_layers(model, 1, LoRA(r=2))
     parameter_ids = {id(p) for p in model.parameters()}
     added = [name for name, p in short.named_parameters() if id(p) not in parameter_ids]
     assert added == [name for name, p in short.named_parameters() if p.requires_grad]
@@ -285,7 +285,7 @@ def test_an_assistant_of_a_model_with_kinds_of_layers() -> None:
         max_position_embeddings=64,
     )
     model = CausalLM(network=transformers.Qwen3ForCausalLM(config), tokenizer=tokenizer()).eval()
-    short = first_layers(model, 1, LoRA(rank=2)).eval()
+    short = first_layers(model, 1, LoRA(r=2)).eval()
     assert (len(short.network.config.layer_types), len(model.network.config.layer_types)) == (1, 3)  # type: ignore[arg-type, union-attr]
     served = LogitDifference(model, short, weight=-0.5, top=0.0)
     assert served.generate([[1, 5], [1]], max_new_tokens=4) == [
@@ -293,7 +293,7 @@ def test_an_assistant_of_a_model_with_kinds_of_layers() -> None:
     ]
 
 
-def test_an_assistant_that_cannot_be() -> None:
+def test_invalid_assistants_are_refused() -> None:
     with pytest.raises(InputError, match="3 layers cannot be made from a model of 2"):
         first_layers(causal_lm(), 3, LoRA())
     with pytest.raises(InputError, match="without adapters"):

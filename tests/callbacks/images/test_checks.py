@@ -56,7 +56,7 @@ def test_missing_weights_and_packages_need_no_run(
         (lambda: Robustness(ColourJudge(), prompts=ImageSet("tset")), "no part 'tset'"),
     ],
 )
-def test_what_does_not_fit_the_run_is_found_before_a_fit(
+def test_suite_that_does_not_fit_is_refused_before_a_fit(
     make: Callable[[], Any], message: str, tmp_path: Path
 ) -> None:
     module = FineTune(Painter())

@@ -238,7 +238,7 @@ def test_classes_are_judged_by_their_number() -> None:
     assert len([name for name in results if name.startswith("IRA/")]) == 8
 
 
-def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
+def test_undefined_metrics_are_refused(tmp_path: Path) -> None:
     module = FineTune(Painter())
     task = Colours()
     with pytest.raises(InputError, match="has no label 'purple'; its labels are red, green, blue"):

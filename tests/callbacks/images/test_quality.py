@@ -122,7 +122,7 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
     assert results["FID"].value == pytest.approx(fid_by_hand(real, drawn), rel=1e-4)
 
 
-def test_what_quality_cannot_measure_is_said(tmp_path: Path) -> None:
+def test_quality_of_unsuitable_images_is_refused(tmp_path: Path) -> None:
     module = FineTune(Painter())
     with pytest.raises(InputError, match="give features or clip"):
         ImageQuality()

@@ -187,7 +187,7 @@ def test_without_the_original_the_cure_is_said(tmp_path: Path) -> None:
 
 
 def test_the_budget_stands_beside_the_number() -> None:
-    sampler = Sampler(steps=2, guidance=3.0)
+    sampler = Sampler(num_inference_steps=2, guidance_scale=3.0)
     results = measured(
         model(),
         Robustness(
@@ -228,7 +228,7 @@ def test_the_attack_leaves_the_model_as_it_was() -> None:
     assert all(weight.grad is None for weight in module.backbone.parameters())
 
 
-def test_what_cannot_be_attacked_is_said() -> None:
+def test_model_or_data_without_attack_is_refused() -> None:
     with pytest.raises(InputError, match="attacks prompts, and the model draws from classes"):
         measured(FineTune(class_conditional()), Robustness(Bright(2.0), attack()), digit_pictures())
     with pytest.raises(InputError, match="which concept was erased"):

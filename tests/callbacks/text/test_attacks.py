@@ -43,7 +43,7 @@ def every_suite() -> list[Any]:
     "make",
     [
         causal_lm,
-        lambda: causal_lm(lora=LoRA(rank=2)),
+        lambda: causal_lm(lora=LoRA(r=2)),
         lambda: LogitDifference(causal_lm(), causal_lm(init_seed=2)),
     ],
 )
@@ -91,7 +91,7 @@ def test_scores_are_in_the_order_of_indices_and_leave_modes(trained: dict[str, S
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two-ranks")
-def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     """Fails when a rank relearns from other samples, counts a padded row, or waits for a file that
     another writes.
     """

@@ -74,7 +74,7 @@ def test_a_control_that_cannot_be_measured_is_left_out_unless_it_is_named(
     assert results["linear_probe"].interval is not None
 
 
-def test_the_lens_says_what_the_model_does_not(trained: dict[str, State]) -> None:
+def test_logit_lens_finds_answers_that_the_output_hides(trained: dict[str, State]) -> None:
     """Fails when an untouched model passes, or `unsaid` is not beyond the last layer."""
     module = FineTune(causal_lm(trained["original"]))
     untouched = measured(module, LogitLens())

@@ -82,7 +82,7 @@ def oracle(oracle_run: tuple[Path, State]) -> Path:
     return oracle_run[0]
 
 
-def test_without_an_oracle_nothing_is_made_up(tmp_path: Path) -> None:
+def test_without_an_oracle_its_metrics_are_absent(tmp_path: Path) -> None:
     """Fails when forget quality or a leak gets a default; and a run that moved nothing must say
     so.
     """
@@ -181,7 +181,7 @@ def test_the_oracles_model_is_measured_once_and_found_by_its_hash(
     assert not again.calls
 
 
-def test_all_suites_share_what_the_model_says(tmp_path: Path) -> None:
+def test_all_suites_share_one_generation(tmp_path: Path) -> None:
     """Fails when a suite scores or generates again what another did; and a second test of the same
     weights computes nothing.
     """
@@ -300,12 +300,12 @@ def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
         (lambda: TOFU("runs/nowhere", **SETTINGS), r"there is no file runs/nowhere"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(make: Any, sentence: str, tmp_path: Path) -> None:
+def test_undefined_measurements_are_refused(make: Any, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=sentence):
         run(FineTune(causal_lm()), tmp_path, 0, [make()])
 
 
-def test_arguments_that_make_no_sense() -> None:
+def test_invalid_arguments_are_refused() -> None:
     for make, sentence in (
         (lambda: TOFU(kept=["retain"], choices=["facts"]), "which kept does not"),
         (lambda: TOFU(kept=["forget"]), "cannot be kept"),
@@ -330,7 +330,7 @@ def test_a_task_without_questions_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two-ranks")
-def test_two_ranks_say_what_one_does(oracle: Path, tmp_path: Path) -> None:
+def test_two_ranks_equal_one_process(oracle: Path, tmp_path: Path) -> None:
     """Fails when a pair is scored twice or not at all, ranks disagree, or one waits for another in
     a fit or before sharded weights.
     """

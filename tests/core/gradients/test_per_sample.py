@@ -209,7 +209,7 @@ def test_any_size_of_the_cache_gives_the_same(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_some_weights_only_and_rows_that_do_not_count(way: Any) -> None:
+def test_chosen_weights_and_masked_rows(way: Any) -> None:
     backbone = ready(Zoo())
     batch = images()
     batch["padded"] = torch.tensor([False, True, False, False, True])
@@ -333,7 +333,7 @@ def test_hooks_are_kept_unless_something_is_clearly_faster(monkeypatch: pytest.M
         assert per_sample.chosen("squares") == expected
 
 
-def test_it_works_on_a_regressor_without_gradients_enabled() -> None:
+def test_per_sample_gradients_of_a_regressor_under_no_grad() -> None:
     """Edits are computed under no_grad."""
     backbone: Regressor = regressor().eval()
     batch = {"input": torch.randn(4, 10), "target": torch.randn(4), "index": torch.arange(4)}

@@ -77,12 +77,14 @@ def test_images_are_the_models_own_at_256_levels() -> None:
 def test_a_row_may_have_its_own_guidance() -> None:
     """Fails when a batch takes the guidance of its first row for all."""
     model = text_to_image()
-    rows = [ImageRow(5, "a red circle", guidance=scale) for scale in (None, 5.0, None, 1.0)]
+    rows = [ImageRow(5, "a red circle", guidance_scale=scale) for scale in (None, 5.0, None, 1.0)]
     drawn = images(ImageJob(rows, batch_size=4).run(model))
     for index, scale in enumerate((2.0, 5.0, 2.0, 1.0)):
         with torch.no_grad():
             direct = model.generate(
-                model.texts(["a red circle"]), [5], Sampler(steps=3, guidance=scale)
+                model.texts(["a red circle"]),
+                [5],
+                Sampler(num_inference_steps=3, guidance_scale=scale),
             )
         assert torch.allclose(drawn[index], (direct[0] * 255).round() / 255, atol=1.5 / 255)
     assert torch.equal(drawn[0], drawn[2])
@@ -188,7 +190,7 @@ def test_images_of_another_model_sampler_or_list_are_never_taken(tmp_path: Path)
     images(job(tmp_path).run(model))
     cases = [
         (Painter().forget("red", "blue"), {}, "another model"),
-        (model, {"sampler": Sampler(steps=3)}, "another sampler"),
+        (model, {"sampler": Sampler(num_inference_steps=3)}, "another sampler"),
         (model, {"batch_size": 2}, "another batch size"),
         (model, {"rows": ROWS[:3]}, "other prompts or seeds"),
     ]
@@ -211,14 +213,14 @@ def test_files_of_somebody_else_are_an_error(tmp_path: Path) -> None:
         images(job(tmp_path / "a").run(Painter()))
 
 
-def test_a_broken_index_is_said(tmp_path: Path) -> None:
+def test_broken_index_is_refused(tmp_path: Path) -> None:
     images(job(tmp_path).run(Painter()))
     (tmp_path / "images.json").write_text('{"format"')
     with pytest.raises(InputError, match="not valid JSON"):
         images(job(tmp_path).run(Painter()))
 
 
-def test_the_index_says_what_is_there(tmp_path: Path) -> None:
+def test_index_lists_the_images_of_a_folder(tmp_path: Path) -> None:
     images(job(tmp_path).run(Painter()))
     contents = json.loads((tmp_path / "images.json").read_text())
     assert [row["prompt"] for row in contents["rows"]] == [row.prompt for row in ROWS]
@@ -240,7 +242,7 @@ def test_the_identity_of_a_model_is_its_weights_and_its_way_of_drawing() -> None
 # ---- mistakes ------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+def test_undrawable_prompts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no image to draw"):
         ImageJob([])
     with pytest.raises(InputError, match=r"two rows would have the file 0_1\.png"):
@@ -288,7 +290,7 @@ def test_part_and_file_give_the_same_images(tmp_path: Path) -> None:
     sets = (ImageSet("forget"), ImageSet(file=str(file)))
     from_part, from_file = ([row.identity() for row in images.rows(module)] for images in sets)
     assert from_part == from_file
-    assert [(row["case"], row["seed"], row["guidance"]) for row in from_part] == [
+    assert [(row["case"], row["seed"], row["guidance_scale"]) for row in from_part] == [
         ("4", 3016, 7.1),
         ("5", 2**64 - 1, None),
     ]
@@ -320,7 +322,7 @@ def test_a_file_keeps_its_seeds_and_guidances_and_is_filtered(tmp_path: Path) ->
     )
     module = after_test(FineTune(Painter()), Colours())
     rows = ImageSet(file=str(file), images_per_prompt=2).rows(module)
-    assert [(row.case, row.seed, row.guidance) for row in rows] == [
+    assert [(row.case, row.seed, row.guidance_scale) for row in rows] == [
         ("4", 11, 7.5),
         ("4", 12, 7.5),
         ("5", 13, 3.0),
@@ -338,7 +340,7 @@ def test_a_file_keeps_its_seeds_and_guidances_and_is_filtered(tmp_path: Path) ->
         ImageSet(file=str(file), where={"class": ["black"]}).rows(module)
 
 
-def test_what_a_set_cannot_give_is_said() -> None:
+def test_unsuitable_image_sets_are_refused() -> None:
     module = after_test(FineTune(Painter()), Colours())
     with pytest.raises(InputError, match="has no part 'tset'; it has forget, retain"):
         ImageSet("tset").rows(module)

@@ -154,7 +154,7 @@ def test_a_judge_sees_nothing_below_its_confidence_or_in_a_rejected_label() -> N
 
 
 @pytest.mark.parametrize("changes", [{"threshold": 0.0}, {"threshold": 1.5}, {"top": 0}])
-def test_a_rule_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
+def test_invalid_rules_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         ColourJudge(**changes)
 
@@ -162,7 +162,7 @@ def test_a_rule_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
 # ---- classifiers ---------------------------------------------------------------------------------
 
 
-def test_a_file_says_what_it_is(tmp_path: Path) -> None:
+def test_judge_file_describes_its_labels_and_size(tmp_path: Path) -> None:
     """Fails when mean and std of the file are left out, or the version is not that of the
     weights.
     """
@@ -206,7 +206,7 @@ def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
         ClassifierJudge(str(tmp_path)).load()
 
 
-def test_other_sizes_are_brought_to_the_networks(tmp_path: Path) -> None:
+def test_images_are_resized_to_the_size_of_the_network(tmp_path: Path) -> None:
     judge = ClassifierJudge(classifier=small(), labels=["a", "b", "c"], size=8)
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(judge.preprocess(images), resize_and_crop(images, 8))
@@ -232,14 +232,14 @@ def test_resizing_keeps_the_middle_and_what_already_fits() -> None:
         ({"class_names": '["a"]'}, "3 classes and names for 1"),
     ],
 )
-def test_what_a_file_does_not_say_is_asked_for(
+def test_missing_settings_of_a_judge_are_asked_for(
     said: dict[str, Any], match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=match):
         ClassifierJudge(str(saved(tmp_path, small(), **said))).load()
 
 
-def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+def test_invalid_judges_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs weights"):
         ClassifierJudge()
     with pytest.raises(InputError, match="no weights at"):

@@ -7,7 +7,7 @@ import torch
 from mu.evaluation.images.junk import JUNK, junk_images
 
 
-def test_junk_is_what_it_is_called() -> None:
+def test_junk_images_match_their_names() -> None:
     images = torch.rand(3, 3, 9, 8, generator=torch.Generator().manual_seed(0))
     junk = junk_images(images, [0, 1, 2])
     assert tuple(junk) == JUNK

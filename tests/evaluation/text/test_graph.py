@@ -145,7 +145,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("change", ["weights", "tokens", "precision", "damage"])
-def test_what_was_kept_serves_the_same_question_alone(change: str, tmp_path: Path) -> None:
+def test_cached_values_serve_equal_questions_alone(change: str, tmp_path: Path) -> None:
     """Fails when results of other weights, other texts or another precision are taken, or a damaged
     file ends the run.
     """
@@ -241,7 +241,7 @@ def test_ranks_share_what_is_on_one_disk_and_what_is_not(tmp_path: Path) -> None
         (Probability("none"), r"the set none has no rows"),
     ],
 )
-def test_what_is_missing_is_named(node: Any, sentence: str) -> None:
+def test_missing_columns_are_named(node: Any, sentence: str) -> None:
     """Fails when a metric is left out or takes a default where a set or a column is missing."""
     graph = make_graph()
     row = {"question": "what does ada make ?", "answer": "maps"}

@@ -174,7 +174,7 @@ def test_another_template_makes_another_log(log_folder: Path) -> None:
         graph.value(ForgetQuality("forget", OracleFile(log_folder)))
 
 
-def test_logs_of_others(tmp_path: Path) -> None:
+def test_logs_of_other_projects_are_read(tmp_path: Path) -> None:
     """OpenUnlearning's form, and that of TOFU's own code, whose losses give the same ratios."""
     ratios = torch.linspace(0.2, 2.0, 13, dtype=torch.float64)
     right = torch.full((13,), 1.0)

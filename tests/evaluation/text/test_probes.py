@@ -266,7 +266,7 @@ def states(
     return features, owner, training_half(torch.arange(questions), 0)
 
 
-def test_what_is_held_is_found_and_nothing_else() -> None:
+def test_probe_separates_separable_features_alone() -> None:
     """Fails when training rows are tested (noise would be known by heart), or the layers are
     mixed.
     """
@@ -278,7 +278,7 @@ def test_what_is_held_is_found_and_nothing_else() -> None:
             assert 0.35 <= accuracy[0] <= 0.65
 
 
-def test_it_is_the_minimum_of_the_penalised_loss() -> None:
+def test_probe_is_the_minimum_of_the_penalised_loss() -> None:
     """Σ log(1 + e^(-w x)) over both orders + |w|² / 2C, by Newton steps in float64, with features
     scaled as the formula says.
     """
@@ -347,7 +347,7 @@ def test_a_state_that_is_not_finite_is_an_error() -> None:
         linear_probe(features, owner, learns)
 
 
-def test_the_probe_reads_the_graph() -> None:
+def test_probe_uses_cached_features_of_the_graph() -> None:
     """Fails when a set without a paraphrase cannot be probed, or the seed does nothing."""
     graph = graph_of(causal_lm().eval())
     measurement = graph.value(ProbeAccuracy("forget"))

@@ -26,7 +26,7 @@ def test_a_step_has_one_part() -> None:
     assert distance(before, weights(module.backbone)) > 0
 
 
-def test_its_attack_can_be_trained_against() -> None:
+def test_reference_attack_trains_adv_unlearn() -> None:
     module = adv_unlearn(attack=SoftPromptAttackReference(steps=2))
     before = weights(module.backbone)
     fit(module, concept_task(forget_batch_size=2), 1, max_steps=2)

@@ -45,6 +45,6 @@ def test_one_big_batch_or_several_small_ones() -> None:
     check_accumulated_batches(partial(RMUReference, layer=1))
 
 
-def test_its_settings_are_those_of_rmu() -> None:
+def test_settings_equal_those_of_rmu() -> None:
     module = RMUReference(trained_model(), layer=1, alpha=2.0)
     assert isinstance(module, RMU) and module.positions == "labels" and module.alpha == 2.0

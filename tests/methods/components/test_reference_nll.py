@@ -79,7 +79,7 @@ def test_only_sequences_of_the_run_are_computed(changes: dict[str, Any], rows: i
     assert len(table(module)) == (13 if "max_steps" in changes else rows)
 
 
-def test_a_run_without_end() -> None:
+def test_run_without_an_end_is_refused() -> None:
     """NPO asks about every answer; DPO could not know which refusals it will draw."""
     module = fit(build(NPO), people(), -1, max_time={"seconds": 1})
     assert len(table(module)) == 13
@@ -117,7 +117,7 @@ def test_another_precision_or_another_original_is_refused(tmp_path: Path) -> Non
         )
 
 
-def test_a_sequence_that_is_not_in_the_table() -> None:
+def test_sequence_outside_the_table_is_refused() -> None:
     module = fit(build(NPO), people(), 1)
     with pytest.raises(RunError, match="1 sequences of a batch have no log-likelihood"):
         table(module).value({"key": torch.tensor([int(table(module).keys[3]), 12345])})
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_a_table_is_loaded_into_an_empty_one(cls: Any, tmp_path:
     )
 
 
-def test_it_needs_a_task() -> None:
+def test_likelihood_table_needs_a_task() -> None:
     task = people()
     task.setup()
     with pytest.raises(InputError, match="fit it with a mu task"):

@@ -38,7 +38,7 @@ def stops(stream: str, step: int, total: int) -> int:
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "xattn"])
-def test_it_makes_no_evaluation_too_many(part: str) -> None:
+def test_number_of_evaluations_is_the_least(part: str) -> None:
     """Fails when sampling, target, student or attack asks the denoiser more often than the
     algorithm does, or a pair is two batches.
     """
@@ -49,7 +49,7 @@ def test_it_makes_no_evaluation_too_many(part: str) -> None:
         text_to_image(part=part),
         attack=SoftPromptAttack(steps=inner),
         latents=CoupledSampling(
-            steps=grid, by="reference" if part == "text_encoder" else "current"
+            num_inference_steps=grid, by="reference" if part == "text_encoder" else "current"
         ),
     )
     evaluations = evaluations_of(module, steps)
@@ -89,7 +89,7 @@ def test_stored_trajectories_make_the_attack_cheap() -> None:
     """Fails when the attack samples anew although its latents are stored."""
     module = adv_unlearn(
         attack=SoftPromptAttack(steps=4),
-        attack_latents=StoredTrajectories(count=1, steps=4),
+        attack_latents=StoredTrajectories(count=1, num_inference_steps=4),
         gamma=0.0,
     )
     evaluations = evaluations_of(module, 1)
@@ -144,8 +144,10 @@ def test_coupled_samples_stop_together(timestep: Any) -> None:
 class FixedStop(PartialSampling):
     """PartialSampling with a fixed k."""
 
-    def __init__(self, steps: int, guidance: float, by: Any, timestep: Any, k: int, t: int) -> None:
-        super().__init__(steps, guidance, by, timestep)
+    def __init__(
+        self, steps: int, guidance_scale: float, by: Any, timestep: Any, k: int, t: int
+    ) -> None:
+        super().__init__(steps, guidance_scale, by, timestep)
         self.k = k
         self.t = t
 

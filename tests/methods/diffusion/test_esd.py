@@ -15,13 +15,17 @@ from tests.support.denoised import KINDS, MODELS, PLAIN, Double, agree, prepared
 from tests.support.doubles import pictures, text_to_image
 from tests.support.helpers import Watch, different, fit, weights
 
-SHORT = PartialSampling(steps=3)
+SHORT = PartialSampling(num_inference_steps=3)
 
 
 @pytest.mark.parametrize("domain", KINDS)
 @pytest.mark.parametrize(
     "latents",
-    [NoisedData(), SHORT, PartialSampling(steps=3, by="reference", timestep="jitter")],
+    [
+        NoisedData(),
+        SHORT,
+        PartialSampling(num_inference_steps=3, by="reference", timestep="jitter"),
+    ],
     ids=["noised", "current", "jitter"],
 )
 def test_a_step_follows_the_equation(domain: str, latents: Any) -> None:
@@ -133,13 +137,15 @@ def test_a_text_encoder_is_trained_against_its_own_original() -> None:
 
 
 @pytest.mark.parametrize(
-    "latents", [SHORT, StoredTrajectories(count=2, steps=3)], ids=["partial", "stored"]
+    "latents",
+    [SHORT, StoredTrajectories(count=2, num_inference_steps=3)],
+    ids=["partial", "stored"],
 )
-def test_it_needs_no_images(latents: Any) -> None:
+def test_esd_needs_no_images(latents: Any) -> None:
     fit(ESD(text_to_image(), latents=latents, optimizer=PLAIN), pictures(images=False), 1)
 
 
-def test_it_learns_its_target() -> None:
+def test_esd_learns_its_target() -> None:
     """On few samples with a fast rate the error falls by half."""
     errors: list[float] = []
 

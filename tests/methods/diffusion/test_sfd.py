@@ -29,15 +29,15 @@ from tests.support.helpers import Watch, different, fit, weights
 
 
 @pytest.mark.parametrize(
-    ("changes", "guidance"),
+    ("changes", "guidance_scale"),
     [
         ({}, (1.0, 1.0, 1.0)),
         ({"score_gradient": False}, (1.0, 1.0, 1.0)),
         (
             {
-                "fake_guidance": 1.5,
-                "fake_score_guidance": 2.0,
-                "teacher_guidance": 3.0,
+                "fake_guidance_scale": 1.5,
+                "fake_score_guidance_scale": 2.0,
+                "teacher_guidance_scale": 3.0,
                 "forget_weight": 0.5,
                 "fake_forget_weight": 0.2,
                 "retain_weight": 0.7,
@@ -50,7 +50,7 @@ from tests.support.helpers import Watch, different, fit, weights
     ids=["paper", "diff-instruct", "everything"],
 )
 def test_one_step_is_its_equations(
-    changes: dict[str, Any], guidance: tuple[float, float, float]
+    changes: dict[str, Any], guidance_scale: tuple[float, float, float]
 ) -> None:
     """Fails when a weight, a sign, a sum, a condition, the order of the two steps, or the path of a
     gradient is wrong.
@@ -78,7 +78,7 @@ def test_one_step_is_its_equations(
     forget = sample_rows(batch["forget"])
     retain = sample_rows(batch["retain"])
     assert {label for _, _, label in forget} == {3} and 3 not in {label for _, _, label in retain}
-    statement = Statement(backbone, 44, (4, 71), 0, guidance)
+    statement = Statement(backbone, 44, (4, 71), 0, guidance_scale)
     loss = module.fake_weights["retain"] * statement.fake(retain) + module.fake_weights[
         "forget"
     ] * statement.fake(forget)
@@ -167,7 +167,7 @@ def test_without_a_forget_term_it_is_sid_on_retain_alone() -> None:
     fit(only, threes(), 1, max_steps=2)
 
 
-def test_it_makes_no_evaluation_too_many() -> None:
+def test_number_of_evaluations_is_the_least() -> None:
     """Fails when forget and retain are passed one after the other, or a network is asked twice."""
     module = sfd()
     module.configure_model()
@@ -182,7 +182,7 @@ def test_it_makes_no_evaluation_too_many() -> None:
         "fake.unet": (4, 2 * both, 2 * both),
         "reference.unet": (2, both, both),
     }
-    text = sfd(text_to_image(), teacher_guidance=2.0, fake_score_guidance=2.0)
+    text = sfd(text_to_image(), teacher_guidance_scale=2.0, fake_score_guidance_scale=2.0)
     text.configure_model()
     with count_evaluations(text) as evaluations:
         fit(text, pictures(batch_size=3, forget_batch_size=2), 1, max_steps=2)
@@ -197,7 +197,7 @@ def test_it_makes_no_evaluation_too_many() -> None:
     )
 
 
-def test_it_is_data_free() -> None:
+def test_sfd_reads_no_images() -> None:
     """Fails when images have an effect: with none, or with others, everything is the same."""
     task = pictures(images=False, batch_size=3, forget_batch_size=2)
     ends = [
@@ -232,7 +232,7 @@ def test_a_negative_prompt_replaces_the_empty_one() -> None:
             )
         )
 
-    for name in ("fake_guidance", "fake_score_guidance", "teacher_guidance"):
+    for name in ("fake_guidance_scale", "fake_score_guidance_scale", "teacher_guidance_scale"):
         assert different(run(**{name: 2.0}), run(**{name: 2.0, "negative_prompt": "dark"})), name
     assert different(run(), run(negative_prompt="dark")) == []
 

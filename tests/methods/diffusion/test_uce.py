@@ -53,7 +53,7 @@ END = 9
         ([8, 1, 6, 1, END], [8, 3, 6, 3, END], 2, (1, 1)),  # the concept twice
     ],
 )
-def test_where_concept_and_anchor_end(
+def test_positions_of_the_last_tokens_of_concept_and_anchor(
     ids: list[int], anchor: list[int], end: int, positions: tuple[int, int]
 ) -> None:
     assert aligned_tokens(ids, anchor, end, END) == positions

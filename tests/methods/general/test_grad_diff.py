@@ -36,5 +36,5 @@ def test_without_its_weight_the_retain_part_is_not_read() -> None:
     check_retain_is_not_read_without_its_weight(GradDiff)
 
 
-def test_it_depends_on_the_forget_set() -> None:
+def test_loss_depends_on_the_forget_set() -> None:
     check_depends_on_forget_set(GradDiff)

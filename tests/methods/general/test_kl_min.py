@@ -41,5 +41,5 @@ def test_a_step_is_one_forward_pass() -> None:
     check_one_forward_pass(KLMin, reference=True)
 
 
-def test_it_depends_on_the_forget_set() -> None:
+def test_loss_depends_on_the_forget_set() -> None:
     check_depends_on_forget_set(KLMin)

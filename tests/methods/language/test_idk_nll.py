@@ -53,11 +53,11 @@ def test_a_step_is_one_forward_pass(cls: Any) -> None:
 
 
 @on_both
-def test_it_depends_on_the_forget_set(cls: Any) -> None:
+def test_loss_depends_on_the_forget_set(cls: Any) -> None:
     check_depends_on_forget_set(cls)
 
 
-def test_it_depends_on_the_substitutes() -> None:
+def test_loss_depends_on_the_substitutes() -> None:
     check_depends_on_substitutes(IdkNLL)
 
 

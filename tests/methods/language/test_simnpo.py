@@ -47,7 +47,7 @@ def test_without_its_weight_the_retain_part_is_not_read() -> None:
     check_retain_is_not_read_without_its_weight(SimNPO)
 
 
-def test_it_depends_on_the_forget_set() -> None:
+def test_loss_depends_on_the_forget_set() -> None:
     """An untrained model has A = 4, where the loss with β = 4.5 is flat."""
     check_depends_on_forget_set(SimNPO, beta=0.1)
 

@@ -133,7 +133,7 @@ def test_the_whole_shape_is_in_the_picture_at_the_ends_of_the_jitter() -> None:
         assert (edge.max(1).values - edge.min(1).values).max() < 0.01  # grey all around
 
 
-def test_backgrounds_are_told_by_their_corners() -> None:
+def test_backgrounds_are_recovered_from_their_corners() -> None:
     for row, image in zip(EVERYTHING.tolist(), drawn_once(), strict=True):
         line = image[:, 0].mean(0)
         ground = NAMES["background"][row[2]]
@@ -215,7 +215,7 @@ def test_the_rest_of_a_caption_stays_when_an_attribute_is_renamed_or_left_out() 
         )
 
 
-def test_the_usual_way_to_say_it() -> None:
+def test_default_prompt_of_a_concept() -> None:
     names: dict[Attribute, str] = {"shape": "circle", "colour": "red", "background": "dark"}
     assert plain_caption(names) == "a red circle on a dark background"
     assert plain_caption(names, ("shape",)) == "a circle"
@@ -333,7 +333,7 @@ def test_without_images_the_prompts_are_the_same() -> None:
     assert with_images.split.hash == without.split.hash
 
 
-def test_bad_input_is_one_sentence() -> None:
+def test_invalid_arguments_are_one_sentence() -> None:
     for wrong, message in (
         ({"concept": "cat"}, "no concept 'cat'"),
         ({"concept": "red", "anchor": "square"}, "is no colour"),

@@ -192,7 +192,7 @@ def test_files_without_text_are_refused(
         corpus(tmp_path, forget=str(tmp_path / name))
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"the folder .*empty has no \.txt"):
         corpus(tmp_path, forget=str(tmp_path / "empty"))

@@ -302,7 +302,9 @@ def test_further_sets_are_evaluated_only(tmp_path: Path) -> None:
         ("a.jsonl", "\n", r"a\.jsonl has no rows"),
     ],
 )
-def test_rows_that_will_not_do(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+def test_invalid_rows_are_refused(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message):
         task(path=str(tmp_path / name), selector=RandomCount(1))
@@ -318,7 +320,7 @@ def test_a_line_is_what_a_line_feed_ends(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "a.jsonl") == [{"question": "one\u2028two ?", "answer": "5"}]
 
 
-def test_choices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_invalid_wrong_answers_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "all.csv", rows())
     with pytest.raises(
         InputError,
@@ -362,7 +364,7 @@ def test_the_task_is_rebuilt_from_its_record(tmp_path: Path) -> None:
     assert qa.encoder.tokens("ask where") == qa.encoder.prompt("where")[:3]
 
 
-def test_more_is_learnt_than_is_evaluated(tmp_path: Path) -> None:
+def test_training_rows_may_outnumber_evaluated_rows(tmp_path: Path) -> None:
     """What a chat template writes after an answer is learnt; loss, accuracy and membership of a
     part are of the answer and its end. Mutation: both read the same labels.
     """

@@ -192,7 +192,7 @@ def test_files_that_do_not_belong_together_are_refused(
         tofu(write(tmp_path, {**sets(), **changed}))
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     path = write(tmp_path, {"forget10": plain(rows()[-4:])})
     with pytest.raises(InputError, match="has no set `full`"):
         tofu(path)
