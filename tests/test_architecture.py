@@ -204,6 +204,16 @@ def test_files_have_one_subject() -> None:
     } == {}
 
 
+def test_values_of_configurations_fit_in_100_columns() -> None:
+    """Fails when a mapping of several levels stands on one long line of a shipped file."""
+    assert [
+        f"{file.relative_to(ROOT)}:{line_number}"
+        for file in sorted((ROOT / "configs").rglob("*.yaml"))
+        for line_number, line in enumerate(file.read_text().splitlines(), 1)
+        if len(line) > 100 and not line.lstrip().startswith("#")
+    ] == []
+
+
 TESTS = ROOT / "tests"
 OTHER_TESTS = {
     "bad_input": "tables of inputs that every command refuses",
