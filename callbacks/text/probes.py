@@ -83,14 +83,14 @@ class LinearProbe(Suite):
             graphs["untrained"] = (graph.for_model(fresh), self.probe)
         # controls first, because they are part of the detail
         controls = {
-            name: _probe_result(f"linear_probe/{name}", *probed, None, self.control or name)
+            name: _percent_result(f"linear_probe/{name}", *probed, None, self.control or name)
             for name, probed in graphs.items()
         }
         levels = {
             name: result.value for name, result in controls.items() if result.value is not None
         }
         detail = {"right_answer": self.probe.right, **levels}
-        accuracy = _probe_result(
+        accuracy = _percent_result(
             "linear_probe", graph, self.probe, False, self.probe.set, detail=detail
         )
         excess = compute_result(
@@ -171,30 +171,16 @@ def _percent_result(
     split: str,
     detail: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Result of a share, in percent, with its own detail."""
-    about = {**detail_of(graph, node), **(detail or {})}
-    return compute_result(
-        metric, lambda: 100 * graph.value(node).value, higher_is_better, split, "%", about
-    )
+    """Result of a share, in percent, with its own detail; of a share of questions, their number."""
 
-
-def _probe_result(
-    metric: str,
-    graph: Graph,
-    node: Metric,
-    higher_is_better: bool | None,
-    split: str,
-    detail: Mapping[str, Any] | None = None,
-) -> Result:
-    """Result of a share of the test questions, in percent."""
-
-    def share() -> Rate:
+    def percent() -> float | Rate:
         measured = graph.value(node)
-        questions = measured.detail["questions"]
-        return Rate(100 * measured.value, questions, questions)
+        questions = measured.detail.get("questions")
+        value = 100 * measured.value
+        return value if questions is None else Rate(value, questions, questions)
 
     about = {**detail_of(graph, node), **(detail or {})}
-    return compute_result(metric, share, higher_is_better, split, "%", about)
+    return compute_result(metric, percent, higher_is_better, split, "%", about)
 
 
 def _control(graph: Graph, control: str | None, metric: Any, *columns: str) -> Metric | None:

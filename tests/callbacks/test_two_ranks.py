@@ -4,8 +4,6 @@ files.
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 
 from mu.utils.files import read_json
 from tests.callbacks import two_ranks
-from tests.contract.test_two_ranks import _run
+from tests.support.ranks import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two-ranks")]
 
@@ -23,27 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two-ranks")]
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """What one process, rank 0 and rank 1 found."""
     folder = tmp_path_factory.mktemp("suites")
-    root = str(Path(__file__).parents[2])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
-    _run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "tests.callbacks.two_ranks",
-            str(folder),
-        ],
-        root,
-        environment,
-    )
+    run_ranks("tests.callbacks.two_ranks", str(folder))
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     return folder, [two_ranks.run_all(folder / "one"), *ranks]
 

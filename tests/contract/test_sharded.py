@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.contract import sharded
-from tests.contract.test_two_ranks import _run
 from tests.support.helpers import State, different, distance
+from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.xdist_group("sharded")
 
@@ -20,27 +16,7 @@ pytestmark = pytest.mark.xdist_group("sharded")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, State], dict[str, State]]:
     """What one process found, and what two ranks did."""
     folder = tmp_path_factory.mktemp("sharded")
-    root = str(Path(__file__).parents[2])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
-    _run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "tests.contract.sharded",
-            str(folder),
-        ],
-        root,
-        environment,
-    )
+    run_ranks("tests.contract.sharded", str(folder))
     return sharded.run_all(), torch.load(folder / "sharded.pt", weights_only=True)
 
 

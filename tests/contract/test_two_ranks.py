@@ -4,12 +4,7 @@ ranks agree with each other.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +13,7 @@ import torch
 from tests.contract import two_ranks
 from tests.contract.catalogue import FIRST
 from tests.support.helpers import State, different, distance
+from tests.support.ranks import run_ranks
 
 MACHINERY = [
     *(f"plan/{name}" for name in (*two_ranks.PLANS, "train")),
@@ -43,50 +39,12 @@ def job(originals: dict[str, State], tmp_path_factory: pytest.TempPathFactory) -
         if which not in jobs:
             folder = tmp_path_factory.mktemp(which)
             torch.save(originals, folder / "originals.pt")
-            root = str(Path(__file__).parents[2])
-            environment = {
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-            }
-            command = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc-per-node",
-                "2",
-                "-m",
-                "tests.contract.two_ranks",
-                str(folder / "originals.pt"),
-                str(folder),
-                which,
-            ]
-            _run(command, root, environment)
+            run_ranks("tests.contract.two_ranks", str(folder / "originals.pt"), str(folder), which)
             ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
             jobs[which] = two_ranks.run_all(originals, which), ranks[0], ranks[1]
         return jobs[which]
 
     return of
-
-
-def _run(command: list[str], root: str, environment: dict[str, str]) -> None:
-    """A job of several processes, all of which are gone when this returns."""
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=900)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output[-3000:]
 
 
 def agrees(found: tuple[dict[str, Any], dict[str, Any], dict[str, Any]], name: str) -> None:

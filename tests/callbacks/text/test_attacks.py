@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,13 @@ from mu.backbones.language.two_models import LogitDifference
 from mu.methods import FineTune
 from mu.metrics.results import RunResults
 from tests.callbacks.text import two_ranks as text_two_ranks
-from tests.contract.test_two_ranks import _run
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import (
     State,
     different,
     weights,
 )
+from tests.support.ranks import run_ranks
 from tests.support.text_attacks import measured, neighbours, relearning
 
 
@@ -95,27 +93,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     """Fails when a rank relearns from other samples, counts a padded row, or waits for a file that
     another writes.
     """
-    root = str(Path(__file__).parents[3])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
-    _run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "tests.callbacks.text.two_ranks",
-            str(tmp_path),
-        ],
-        root,
-        environment,
-    )
+    run_ranks("tests.callbacks.text.two_ranks", str(tmp_path))
     single = text_two_ranks.run_all(tmp_path / "one")
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     names = {name for name, _ in single["values"]}

@@ -5,7 +5,6 @@ ranks that say what one does.
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from mu.metrics.results import RunResults
 from mu.metrics.tofu import harmonic_mean
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
-from tests.contract.test_two_ranks import _run
 from tests.support.doubles_text import causal_lm
 from tests.support.helpers import State, digits, distance, trainer, weights
+from tests.support.ranks import run_ranks
 from tests.support.text_metrics import watched
 from tests.support.text_runs import (
     SETTINGS,
@@ -334,28 +333,8 @@ def test_two_ranks_equal_one_process(oracle: Path, tmp_path: Path) -> None:
     """Fails when a pair is scored twice or not at all, ranks disagree, or one waits for another in
     a fit or before sharded weights.
     """
-    root = str(Path(__file__).parents[3])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
     os.symlink(oracle, tmp_path / "oracle")
-    _run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "tests.support.text_runs",
-            str(tmp_path),
-        ],
-        root,
-        environment,
-    )
+    run_ranks("tests.support.text_runs", str(tmp_path))
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     single = run_all(tmp_path / "one", tmp_path / "oracle")
     assert ranks[0]["results"] == ranks[1]["results"] and ranks[0]["sharded"] == ranks[1]["sharded"]
