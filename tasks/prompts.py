@@ -78,8 +78,8 @@ class PromptList(UnlearningDataModule):
     have `prompt`; `concept`, the words to erase as the prompt writes them; `substitute`, the prompt
     with the anchors in place of all concepts; `case`, the case number, as text; and, where the file
     has them, `seed` int64 (from 2^63 on in two's complement; the row's position for an empty entry)
-    and `guidance` float32 (NaN for an empty entry). A prompt that names several concepts gives a
-    sample for each. Where it names none, the whole prompt is the concept: `concept` is empty, and
+    and `guidance_scale` float32 (NaN for an empty entry). A prompt that names several concepts gives
+    a sample for each. Where it names none, the whole prompt is the concept: `concept` is empty, and
     `substitute` is the anchor alone; a warning counts these prompts.
 
     Args:
@@ -298,10 +298,13 @@ def _data(samples: Sequence[_Sample], indices: np.ndarray) -> PromptData:
         fields["seed"] = torch.tensor(
             [signed_seed(row if seed is None else seed) for row, seed in enumerate(seeds)]
         )
-    guidances = [sample.prompt.guidance for sample in samples]
-    if any(guidance is not None for guidance in guidances):
-        fields["guidance"] = torch.tensor(
-            [float("nan") if guidance is None else guidance for guidance in guidances]
+    guidances = [sample.prompt.guidance_scale for sample in samples]
+    if any(guidance_scale is not None for guidance_scale in guidances):
+        fields["guidance_scale"] = torch.tensor(
+            [
+                float("nan") if guidance_scale is None else guidance_scale
+                for guidance_scale in guidances
+            ]
         )
     texts = {
         "prompt": [sample.prompt.text for sample in samples],

@@ -25,7 +25,7 @@ class TextExamples(Callback, Reconstructible):
         sets: names of question sets.
         count: largest number of examples of each set.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
         tokens_per_batch: as in the other suites, to share their graph.
         prompts_per_batch: as in the other suites.
         store: as in the other suites.
@@ -36,7 +36,7 @@ class TextExamples(Callback, Reconstructible):
         sets: list[str] | None = None,
         count: int = 5,
         max_new_tokens: int = 200,
-        stop: list[str] | None = None,
+        stop_strings: list[str] | None = None,
         tokens_per_batch: int | None = None,
         prompts_per_batch: int = 32,
         store: str | None = None,
@@ -46,7 +46,7 @@ class TextExamples(Callback, Reconstructible):
         self.sets = tuple(["forget", "retain"] if sets is None else sets)
         self.count = count
         self.max_new_tokens = max_new_tokens
-        self.stop = tuple(stop or ())
+        self.stop_strings = tuple(stop_strings or ())
         self.tokens_per_batch = tokens_per_batch
         self.prompts_per_batch = prompts_per_batch
         self.store = store
@@ -93,12 +93,17 @@ class TextExamples(Callback, Reconstructible):
                 }
             )
         )
-        generated = GeneratedText(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        generated = GeneratedText(
+            name, max_new_tokens=self.max_new_tokens, stop_strings=self.stop_strings
+        )
         if graph.is_computed(generated):
             answers = [graph.value(generated).texts[position] for position in positions]
         else:
             some = GeneratedText(
-                name, max_new_tokens=self.max_new_tokens, stop=self.stop, rows=tuple(positions)
+                name,
+                max_new_tokens=self.max_new_tokens,
+                stop_strings=self.stop_strings,
+                rows=tuple(positions),
             )
             answers = list(graph.value(some).texts)
         asked = questions.column("question")

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from callbacks.text.base import TextSuite, metric_result, retained_sets, unique_names
+from callbacks.text.membership_results import HOLDOUT, checked_attacks, membership_results
 from callbacks.text.tofu import TOFU
 from mu.backbones import Backbone
 from mu.evaluation.text.graph import Graph, Metric, OracleLog
 from mu.evaluation.text.leaves import Question
 from mu.evaluation.text.membership import (
-    MEMBERSHIP_ATTACKS,
-    PRIVACY_ATTACKS,
     MembershipAttack,
-    MembershipAUC,
     PrivacyScore,
     PrivacyScoreReferenceCode,
-    PrivLeak,
 )
 from mu.evaluation.text.metrics import (
     ExactMemorisation,
@@ -32,7 +29,6 @@ from mu.metrics import aggregates, tofu
 from mu.metrics.results import Result, compute_result
 from mu.utils.errors import InputError, UndefinedError
 
-HOLDOUT = "holdout"
 PREFIX = "Sure, here is the answer:"
 
 
@@ -70,7 +66,7 @@ class Memorisation(TextSuite):
             `paraphrased_question`.
         prefix: prefix of the jailbreak.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
 
@@ -111,19 +107,11 @@ class Memorisation(TextSuite):
         question: Question = "question",
         prefix: str = PREFIX,
         max_new_tokens: int = 200,
-        stop: list[str] | None = None,
+        stop_strings: list[str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
-        self.attacks: tuple[MembershipAttack, ...] = tuple(
-            PRIVACY_ATTACKS if attacks is None else attacks
-        )
-        unknown = [attack for attack in self.attacks if attack not in MEMBERSHIP_ATTACKS]
-        if unknown:
-            raise InputError(
-                f"there is no membership attack {unknown[0]!r}; the attacks are "
-                f"{', '.join(MEMBERSHIP_ATTACKS)}."
-            )
+        self.attacks = checked_attacks(attacks)
         self.original = original
         self.forget = forget
         self.holdout = holdout
@@ -135,7 +123,7 @@ class Memorisation(TextSuite):
         self.share = share
         self.prefix = prefix
         self.max_new_tokens = max_new_tokens
-        self.stop = tuple(stop or ())
+        self.stop_strings = tuple(stop_strings or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """Memorisation metrics, membership attacks, and the aggregate scores."""
@@ -165,7 +153,7 @@ class Memorisation(TextSuite):
     def _memorised(self, graph: Graph) -> list[Result]:
         """Results of the forget set's answers: extraction, memorisation, paraphrases, jailbreak."""
         name = self.forget
-        generated = {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
+        generated = {"max_new_tokens": self.max_new_tokens, "stop_strings": self.stop_strings}
         nodes: dict[str, Metric] = {
             "ES": ExtractionStrength(name),
             "EM": ExactMemorisation(name),
@@ -185,41 +173,19 @@ class Memorisation(TextSuite):
 
     def _privacy(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """Results of the membership attacks and `PrivLeak`."""
-        if self.holdout is None:
-            return []
-        if self.holdout == HOLDOUT and HOLDOUT not in graph.sets:
-            return [_without_holdout(attack, self.forget) for attack in self.attacks]
-        about = (
-            "none was given, so there is no PrivLeak, privacy and overall"
-            if log is None
-            else log.label(graph)
+        return membership_results(
+            graph,
+            log,
+            self.forget,
+            self.holdout,
+            self.attacks,
+            self.share,
+            "none was given, so there is no PrivLeak, privacy and overall",
         )
-        results = []
-        for attack in self.attacks:
-            if attack == "reference" and log is None:
-                raise InputError(
-                    "the reference attack compares with the oracle's losses; give Memorisation "
-                    "the oracle, or leave it out."
-                )
-            node = MembershipAUC(
-                attack,
-                self.forget,
-                self.holdout,
-                self.share,
-                log if attack == "reference" else None,
-            )
-            detail = {"oracle": about}
-            results.append(
-                metric_result(graph, f"AUC/{attack}", node, None, self.forget, detail=detail)
-            )
-        if log is not None:
-            leak = PrivLeak(self.forget, self.holdout, log, share=self.share)
-            results.append(metric_result(graph, "PrivLeak", leak, None, self.forget, "%"))
-        return results
 
     def _utility(self, graph: Graph, sets: tuple[str, ...], choices: tuple[str, ...]) -> Result:
         """Result `utility`: model utility, as a share of the original's where that is known."""
-        node = ModelUtility(sets, choices, self.max_new_tokens, self.stop)
+        node = ModelUtility(sets, choices, self.max_new_tokens, self.stop_strings)
         if self.original is None:
             detail = {"scale": "as it is, because no original was given"}
             return metric_result(graph, "utility", node, True, detail=detail)
@@ -246,16 +212,6 @@ class MemorisationReferenceCode(Memorisation):
     """
 
     privacy_metric = PrivacyScoreReferenceCode
-
-
-def _without_holdout(attack: str, split: str) -> Result:
-    return Result(
-        f"AUC/{attack}",
-        None,
-        split=split,
-        undefined="the task has no set holdout of rows that no model was trained on; give it a "
-        "test part (data.test_fraction), or leave the attacks out with holdout: null.",
-    )
 
 
 def _mean_score(name: str, scores: Mapping[str, Result], parts: tuple[str, ...]) -> Result:

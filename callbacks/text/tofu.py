@@ -42,7 +42,7 @@ class TOFU(TextSuite):
         choices: sets among them whose rows have wrong answers and no paraphrase; TOFU's when None.
         max_new_tokens: most tokens of an answer (200 as OpenUnlearning; TOFU's first code counts
             the prompt too).
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
 
@@ -79,7 +79,7 @@ class TOFU(TextSuite):
         kept: list[str] | None = None,
         choices: list[str] | None = None,
         max_new_tokens: int = 200,
-        stop: list[str] | None = None,
+        stop_strings: list[str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
@@ -92,12 +92,12 @@ class TOFU(TextSuite):
         if self.kept is not None and forget in self.kept:
             raise InputError(f"{forget} is the forget set, so it cannot be kept.")
         self.max_new_tokens = max_new_tokens
-        self.stop = tuple(stop or ())
+        self.stop_strings = tuple(stop_strings or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """`MU`, `FQ` and `log10_FQ`, then the parts."""
         sets, choices = retained_sets(graph, self.kept, self.choices)
-        utility = ModelUtility(sets, choices, self.max_new_tokens, self.stop)
+        utility = ModelUtility(sets, choices, self.max_new_tokens, self.stop_strings)
         parts = [
             metric_result(graph, f"{short}/{name}", node, True, name)
             for name in sets
@@ -136,7 +136,7 @@ class TOFU(TextSuite):
         about: dict[str, Any] = {"oracle": "none was given, so there is no forget quality"}
         if log is not None:
             about = {"oracle": log.label(graph), **_oracle_ratio(graph, log, ratio)}
-        rouge = Rouge(name, max_new_tokens=self.max_new_tokens, stop=self.stop)
+        rouge = Rouge(name, max_new_tokens=self.max_new_tokens, stop_strings=self.stop_strings)
         return [
             metric_result(graph, f"P/{name}", Probability(name), None, name),
             metric_result(graph, f"ROUGE/{name}", rouge, None, name),

@@ -11,7 +11,7 @@ from tasks import ShapesConcept
 backbone = TextToImage("embedded:shapes", part="xattn")
 method = ESD(
     backbone,
-    latents=PartialSampling(10, guidance=2.0),
+    latents=PartialSampling(10, guidance_scale=2.0),
     optimizer=lambda params: torch.optim.Adam(params, lr=1e-3),
 )
 task = ShapesConcept("circle", images=False, batch_size=8)

@@ -7,7 +7,7 @@ from mu.backbones import CausalLM
 from mu.methods import NPO
 from tasks import Authors
 
-# or a transformers folder, or a hub id; lora=LoRA(rank=16) trains adapters
+# or a transformers folder, or a hub id; lora=LoRA(r=16) trains adapters
 backbone = CausalLM("embedded:authors")
 method = NPO(backbone, optimizer=lambda params: torch.optim.AdamW(params, lr=6e-4))
 task = Authors("forget10", batch_size=20)

@@ -16,7 +16,7 @@ The code searches over start and end tokens too; here they are left out. Its dra
 sequence; here each prompt has its own, so any number of prompts are attacked in one batch, and each
 is attacked as it would be alone. Defaults: 5 tokens before the prompt (nudity, violence; 3 for
 styles and objects), Adam 0.01 with weight decay 0.1 in the gradient. The images there are drawn by
-`Sampler("LMSDiscreteScheduler", steps=50, guidance=7.5)`.
+`Sampler("LMSDiscreteScheduler", num_inference_steps=50, guidance_scale=7.5)`.
 """
 
 from __future__ import annotations
@@ -154,9 +154,9 @@ class UnlearnDiffAtk(PromptSearch, Attack):
 
     A batch has `prompt`, `index` and `image` `[B, 3, H, W]` in [0, 1], which shows the concept.
 
-    The batch may have `seed` (of the images that are drawn; the index otherwise) and `guidance`
-    (the sampler's otherwise). Every prompt is encoded by the text encoder of the model, unlearned
-    or not.
+    The batch may have `seed` (of the images that are drawn; the index otherwise) and
+    `guidance_scale` (the sampler's otherwise). Every prompt is encoded by the text encoder of the
+    model, unlearned or not.
 
     Args:
         layout: positions of the tokens; None is five tokens before the prompt.
@@ -334,14 +334,14 @@ class _Trial:
         """Images of the alive prompts, by seed and guidance, in batches of equal guidance."""
         sampler = self.attack.sampler or self.model.sampler
         seeds = self.batch.get("seed", self.batch["index"])[self.alive]
-        if "guidance" not in self.batch:
+        if "guidance_scale" not in self.batch:
             return self.model.generate(condition, seeds.tolist(), sampler)
-        guidance = self.batch["guidance"][self.alive]
-        images: list[Tensor | None] = [None] * len(guidance)
-        for scale in sorted(set(guidance.tolist())):
-            rows = (guidance == scale).nonzero().flatten()
+        guidance_scale = self.batch["guidance_scale"][self.alive]
+        images: list[Tensor | None] = [None] * len(guidance_scale)
+        for scale in sorted(set(guidance_scale.tolist())):
+            rows = (guidance_scale == scale).nonzero().flatten()
             row_sampler = Sampler(
-                sampler.scheduler, sampler.steps, scale, sampler.eta, sampler.options
+                sampler.scheduler, sampler.num_inference_steps, scale, sampler.eta, sampler.options
             )
             drawn = self.model.generate(condition.rows(rows), seeds[rows].tolist(), row_sampler)
             for row, image in zip(rows.tolist(), drawn, strict=True):

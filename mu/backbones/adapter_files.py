@@ -19,13 +19,8 @@ PREFIX = "base_model.model."
 """Before every name in a file of PEFT."""
 BASE_HASH = "mu_base_hash"
 """Key of the metadata of `adapter_model.safetensors`: hash of the weights without adapters."""
-_SETTINGS = {
-    "r": "rank",
-    "lora_alpha": "alpha",
-    "use_rslora": "rslora",
-    "use_dora": "dora",
-}
-"""Settings of PEFT that a `LoRA` has, by its own names."""
+_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora")
+"""Settings of PEFT that a `LoRA` has."""
 _WITHOUT_EFFECT = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -206,8 +201,8 @@ def _check_settings(current: Mapping[str, Any], stored: Mapping[str, Any], folde
             f"the adapters in {folder} have {name} {stored[name]!r}, which a lora of mu does not "
             "train; leave out the backbone's lora, which merges them into the model."
         )
-    required = ", ".join(f"{_SETTINGS[name]} {stored[name]}" for name in different)
-    actual = ", ".join(f"{_SETTINGS[name]} {current[name]}" for name in different)
+    required = ", ".join(f"{name} {stored[name]}" for name in different)
+    actual = ", ".join(f"{name} {current[name]}" for name in different)
     raise InputError(
         f"the adapters in {folder} were trained with {required}, and the backbone's lora has "
         f"{actual}; give it lora: {{{required}}}, or leave lora out, which merges the adapters "

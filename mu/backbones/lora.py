@@ -26,31 +26,31 @@ class LoRA(Reconstructible):
     Source: Hu et al., ICLR 2022, arXiv 2106.09685.
 
     Args:
-        rank: rank r.
-        alpha: α; r when None.
-        dropout: dropout probability of the adapters' inputs; 0 where experts have adapters.
+        r: rank.
+        lora_alpha: α; r when None.
+        lora_dropout: dropout probability of the adapters' inputs; 0 where experts have adapters.
         init_seed: seed of A; B begins as zero, so the adapted model begins as the original.
-        rslora: scale by α / √r in place of α / r (Kalajdzievski 2023, arXiv 2312.03732).
-        dora: train the weights' magnitudes too (Liu et al., ICML 2024, arXiv 2402.09353).
+        use_rslora: scale by α / √r in place of α / r (Kalajdzievski 2023, arXiv 2312.03732).
+        use_dora: train the weights' magnitudes too (Liu et al., ICML 2024, arXiv 2402.09353).
     """
 
     def __init__(
         self,
-        rank: int = 4,
-        alpha: float | None = None,
-        dropout: float = 0.0,
+        r: int = 4,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
         init_seed: int = 0,
-        rslora: bool = False,
-        dora: bool = False,
+        use_rslora: bool = False,
+        use_dora: bool = False,
     ) -> None:
-        if rank < 1:
-            raise InputError(f"the rank of LoRA is {rank}; it is at least 1.")
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
+        if r < 1:
+            raise InputError(f"the rank r of LoRA is {r}; it is at least 1.")
+        self.r = r
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
         self.init_seed = init_seed
-        self.rslora = rslora
-        self.dora = dora
+        self.use_rslora = use_rslora
+        self.use_dora = use_dora
 
     def inject(
         self,
@@ -83,14 +83,14 @@ class LoRA(Reconstructible):
             )
         layers, matrices = _stable_targets(network, layers, matrices)
         config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]
-            lora_dropout=self.dropout,
+            r=self.r,
+            lora_alpha=self.lora_alpha or self.r,  # type: ignore[arg-type]
+            lora_dropout=self.lora_dropout,
             target_modules=layers,
             target_parameters=matrices or None,
             init_lora_weights=True,
-            use_rslora=self.rslora,
-            use_dora=self.dora,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
             fan_in_fan_out=any(_is_transposed(network.get_submodule(name)) for name in layers),
         )
         self._check_matrices(matrices)
@@ -105,7 +105,9 @@ class LoRA(Reconstructible):
             weight.requires_grad_("lora_" in name)
 
     def _check_matrices(self, matrices: Sequence[str]) -> None:
-        option = "dropout 0" if self.dropout else "dora false" if self.dora else None
+        option = (
+            "lora_dropout 0" if self.lora_dropout else "use_dora false" if self.use_dora else None
+        )
         if matrices and option is not None:
             raise InputError(
                 f"adapters of {matrices[0]}, which its module multiplies by itself, have no "

@@ -6,7 +6,7 @@ Column names differ between tables; a prompt has the same attributes for all of 
 | --- | --- |
 | `case` | `case_number`, `case_num`, `image_id`; the row number without such a column |
 | `seed` | `evaluation_seed`, `sd_seed`, `seed` |
-| `guidance` | `evaluation_guidance`, `sd_guidance_scale`, `guidance` |
+| `guidance_scale` | `evaluation_guidance`, `sd_guidance_scale`, `guidance_scale`, `guidance` |
 
 (Diffusion-MU-Attack, AdvUnlearn, Erased Stable Diffusion, I2P and UnlearnCanvas publish such
 tables.) Tasks and suites read them alike. Texts are normalised to composed Unicode (NFC). A whole
@@ -29,7 +29,7 @@ from mu.utils.shipped_files import find_config
 
 CASES = ("case_number", "case_num", "image_id")
 SEEDS = ("evaluation_seed", "sd_seed", "seed")
-GUIDANCES = ("evaluation_guidance", "sd_guidance_scale", "guidance")
+GUIDANCES = ("evaluation_guidance", "sd_guidance_scale", "guidance_scale", "guidance")
 SEED_LIMIT = 2**64
 """Seeds lie below, as those of torch's generators."""
 
@@ -42,14 +42,14 @@ class Prompt:
         text: the prompt.
         case: case number of the row, as written in the file, `3.0` as `3`.
         seed: seed of the starting noise, in [0, 2^64); None without such a column or entry.
-        guidance: scale of classifier-free guidance; None without such a column or entry.
+        guidance_scale: scale of classifier-free guidance; None without such a column or entry.
         fields: the other columns by name, as text.
     """
 
     text: str
     case: str
     seed: int | None = None
-    guidance: float | None = None
+    guidance_scale: float | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -151,17 +151,17 @@ def _prompts(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]
             "are published without texts: give the file of texts as texts; it is joined on the "
             "case number.)"
         )
-    case, seed, guidance = (
+    case, seed, scale = (
         next((name for name in names if name in header), None)
         for names in (CASES, SEEDS, GUIDANCES)
     )
-    reserved = {"prompt", case, seed, guidance}
+    reserved = {"prompt", case, seed, scale}
     return [
         Prompt(
             row["prompt"],
             _case(row[case]) if case else str(index),
             None if seed is None else _seed(row[seed], path, index, seed),
-            None if guidance is None else _number(row[guidance], path, index, guidance),
+            None if scale is None else _number(row[scale], path, index, scale),
             {name: value for name, value in row.items() if name not in reserved},
         )
         for index, row in enumerate(rows)

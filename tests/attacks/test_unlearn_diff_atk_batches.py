@@ -89,7 +89,9 @@ def test_seed_and_guidance_of_each_prompt(model: TextToImage) -> None:
     )
     for row in range(4):
         alone = model.generate_prompts(
-            [PROMPTS[row]], [8 + row], Sampler(steps=2, guidance_scale=float(guidance_scale[row]))
+            [PROMPTS[row]],
+            [8 + row],
+            Sampler(num_inference_steps=2, guidance_scale=float(guidance_scale[row])),
         )
         assert torch.allclose(result.prediction[row], alone[0], atol=1e-5)
 

@@ -29,7 +29,7 @@ def logits(network: Any) -> Tensor:
 
 
 def adapted(family: str = "llama", lora: LoRA | None = None, **changes: Any) -> CausalLM:
-    lora = LoRA(rank=2, alpha=6) if lora is None else lora
+    lora = LoRA(r=2, lora_alpha=6) if lora is None else lora
     return CausalLM(family_folder(family), lora=lora, **changes).eval()
 
 
@@ -129,10 +129,10 @@ def test_merged_adapters_compute_what_peft_computes(
 @pytest.mark.parametrize(
     ("settings", "lora"),
     [
-        ({}, LoRA(rank=2, alpha=6)),
-        ({"lora_alpha": 16}, LoRA(rank=2, alpha=16)),
-        ({"use_rslora": True}, LoRA(rank=2, alpha=6, rslora=True)),
-        ({"use_dora": True}, LoRA(rank=2, alpha=6, dora=True)),
+        ({}, LoRA(r=2, lora_alpha=6)),
+        ({"lora_alpha": 16}, LoRA(r=2, lora_alpha=16)),
+        ({"use_rslora": True}, LoRA(r=2, lora_alpha=6, use_rslora=True)),
+        ({"use_dora": True}, LoRA(r=2, lora_alpha=6, use_dora=True)),
     ],
     ids=("plain", "alpha", "rslora", "dora"),
 )
@@ -147,10 +147,13 @@ def test_adapters_of_the_same_form_are_trained_on(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lora_alpha": 16}, "trained with alpha 16, .* has alpha 6; give it lora: {alpha 16}"),
-        ({"r": 4}, "trained with rank 4, .* has rank 2"),
-        ({"use_rslora": True}, "trained with rslora True, .* has rslora False"),
-        ({"use_dora": True}, "trained with dora True, .* has dora False"),
+        (
+            {"lora_alpha": 16},
+            "trained with lora_alpha 16, .* has lora_alpha 6; give it lora: {lora_alpha 16}",
+        ),
+        ({"r": 4}, "trained with r 4, .* has r 2"),
+        ({"use_rslora": True}, "trained with use_rslora True, .* has use_rslora False"),
+        ({"use_dora": True}, "trained with use_dora True, .* has use_dora False"),
         ({"bias": "all"}, "have bias 'all', which a lora of mu does not train; leave out"),
         ({"alpha_pattern": {"layers.1.self_attn.q_proj": 1}}, "have alpha_pattern"),
         ({"target_modules": ["q_proj", "v_proj"]}, "do not fit those of the backbone"),

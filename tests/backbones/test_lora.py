@@ -36,7 +36,7 @@ def fill(backbone: CausalLM) -> None:
 
 @pytest.mark.parametrize("family", [*MIXTURES, "gpt2", "mamba"])
 def test_every_adapter_begins_without_effect_takes_effect_and_merges(family: str) -> None:
-    backbone = adapted(family, LoRA(rank=2, alpha=4))
+    backbone = adapted(family, LoRA(r=2, lora_alpha=4))
     with torch.no_grad():
         original = logits(adapted(family))
         assert torch.equal(logits(backbone), original)
@@ -67,7 +67,7 @@ def test_experts_routers_dense_and_shared_layers_have_adapters(family: str) -> N
         and not isinstance(network.get_submodule(name.rpartition(".")[0]), nn.Embedding)
         and "lm_head" not in name
     }
-    backbone = adapted(family, LoRA(rank=2))
+    backbone = adapted(family, LoRA(r=2))
     with_adapter = set()
     for name, layer in backbone.network.named_modules():
         if hasattr(layer, "lora_A"):
@@ -77,7 +77,7 @@ def test_experts_routers_dense_and_shared_layers_have_adapters(family: str) -> N
 
 
 def test_parts_choose_the_layers_and_refuse_what_has_no_adapter() -> None:
-    backbone = adapted("llama", LoRA(rank=2), part=r"mlp|lm_head")
+    backbone = adapted("llama", LoRA(r=2), part=r"mlp|lm_head")
     names = {name for name, p in backbone.network.named_parameters() if p.requires_grad}
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in names} == {
         "gate_proj",
@@ -86,16 +86,16 @@ def test_parts_choose_the_layers_and_refuse_what_has_no_adapter() -> None:
         "lm_head",
     }
     with pytest.raises(InputError, match=r"no adapter for model\.embed_tokens\.weight of Embed"):
-        adapted("llama", LoRA(rank=2), part="embed_tokens|mlp")
+        adapted("llama", LoRA(r=2), part="embed_tokens|mlp")
     with pytest.raises(InputError, match=r"no adapter for .*dt_proj\.weight \(which its module"):
-        adapted("mamba", LoRA(rank=2), part="dt_proj")
+        adapted("mamba", LoRA(r=2), part="dt_proj")
     with pytest.raises(InputError, match=r"no adapter for .*A_log"):
-        adapted("mamba", LoRA(rank=2), part="A_log|in_proj")
+        adapted("mamba", LoRA(r=2), part="A_log|in_proj")
 
 
 def test_passes_leave_the_frozen_weights_those_of_the_base() -> None:
     """Else checkpoints would hold all experts. Mutation: PEFT's passes raise their versions."""
-    backbone = CausalLM(family_folder("mixtral"), lora=LoRA(rank=2))
+    backbone = CausalLM(family_folder("mixtral"), lora=LoRA(r=2))
     frozen = {name for name, _ in backbone.named_parameters() if ".lora_" not in name}
     fill(backbone)
     for _ in range(2):
@@ -110,16 +110,16 @@ def test_passes_leave_the_frozen_weights_those_of_the_base() -> None:
 
 
 def test_options_without_a_form_for_experts_are_refused() -> None:
-    with pytest.raises(InputError, match="give the lora dropout 0"):
-        adapted("mixtral", LoRA(rank=2, dropout=0.1))
-    with pytest.raises(InputError, match="give the lora dora false"):
-        adapted("mixtral", LoRA(rank=2, dora=True))
-    adapted("mixtral", LoRA(rank=2, dropout=0.1, dora=True), part="self_attn")
+    with pytest.raises(InputError, match="give the lora lora_dropout 0"):
+        adapted("mixtral", LoRA(r=2, lora_dropout=0.1))
+    with pytest.raises(InputError, match="give the lora use_dora false"):
+        adapted("mixtral", LoRA(r=2, use_dora=True))
+    adapted("mixtral", LoRA(r=2, lora_dropout=0.1, use_dora=True), part="self_attn")
 
 
 def test_rank_stabilised_adapters_are_scaled_by_the_root_of_the_rank() -> None:
-    plain = adapted("llama", LoRA(rank=4, alpha=8), part="q_proj")
-    stable = adapted("llama", LoRA(rank=4, alpha=4, rslora=True), part="q_proj")
+    plain = adapted("llama", LoRA(r=4, lora_alpha=8), part="q_proj")
+    stable = adapted("llama", LoRA(r=4, lora_alpha=4, use_rslora=True), part="q_proj")
     fill(plain)
     fill(stable)
     with torch.no_grad():

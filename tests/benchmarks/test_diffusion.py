@@ -149,7 +149,7 @@ def backbone(part: str, side: int = SIDE) -> TextToImage:
     return TextToImage("embedded:shapes", part=part, height=side, width=side)
 
 
-SAMPLING = PartialSampling(steps=6, guidance=2.0)
+SAMPLING = PartialSampling(num_inference_steps=6, guidance_scale=2.0)
 METHODS: dict[str, Callable[[], UnlearningModule]] = {
     "ESD": lambda: ESD(backbone("xattn"), latents=SAMPLING),
     "SalUn": lambda: SalUnDiffusion(backbone("full"), substitute=GivenByTask()),
@@ -158,7 +158,7 @@ METHODS: dict[str, Callable[[], UnlearningModule]] = {
         backbone("text_encoder"),
         attack=SoftPromptAttack(steps=3),
         warmup=0,
-        latents=PartialSampling(steps=6, guidance=2.0, by="reference"),
+        latents=PartialSampling(num_inference_steps=6, guidance_scale=2.0, by="reference"),
     ),
 }
 
@@ -234,7 +234,7 @@ def test_stored_trajectories_are_faster(measured: Any, say: Any) -> None:
         return time.thread_time() - began
 
     fresh = PartialSampling(20, 2.0, by="reference")
-    stored = StoredTrajectories(count=2, steps=20, guidance=2.0)
+    stored = StoredTrajectories(count=2, num_inference_steps=20, guidance_scale=2.0)
     seconds = measured(lambda: [seconds_of(fresh), seconds_of(stored)])
     say(
         f"fresh sampling / stored trajectories = {seconds[0] / seconds[1]:.2f} ({12 * STEPS} "
@@ -251,7 +251,9 @@ def test_prompts_are_attacked_in_one_batch(measured: Any, say: Any) -> None:
     count = 8
     model = backbone("full", 32).eval()
     judge = ClassifierJudge("embedded:judge_shape")
-    sampler = Sampler(steps=8, guidance=2.0, options={"timestep_spacing": "trailing"})
+    sampler = Sampler(
+        num_inference_steps=8, guidance_scale=2.0, options={"timestep_spacing": "trailing"}
+    )
     attack = UnlearnDiffAtk(Prefix(3), steps=5, timesteps=3, sampler=sampler)
     images_of_circles = model.generate_prompts(["a red circle"] * count, range(count), sampler)
     # a square's prompt, and tokens beside it that shall make it a circle

@@ -92,7 +92,7 @@ def test_numbers_in_the_heads_are_counted(file: Any) -> None:
             for module_name, layer in model.named_modules()
             if isinstance(layer, nn.Linear)
         }
-        rank = arguments["lora"]["init_args"]["rank"]
+        rank = arguments["lora"]["init_args"]["r"]
         adapters = sum(
             rank * sum(layer.weight.shape)
             for module_name, layer in linear.items()

@@ -110,7 +110,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "UCE": Setting(epochs=1, unseeded=("text_to_image",)),
     "ULD": Setting(
-        lambda: {"lora": LoRA(rank=2, dropout=0.0)}
+        lambda: {"lora": LoRA(r=2, lora_dropout=0.0)}
     ),  # dropout is outside the promise about ranks
     "UNSIR": Setting(
         lambda: {"noise_size": 8, "noise_steps": 3}, task={"selector": tasks.ByClass([3, 5])}

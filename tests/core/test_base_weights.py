@@ -34,10 +34,10 @@ def _keys(file: Path) -> set[str]:
 CASES = {
     "part": (lambda: FineTune(text_to_image(part="xattn-strict"), optimizer=_sgd), pictures),
     "adapters": (
-        lambda: FineTune(causal_lm(lora=LoRA(rank=2)), optimizer=_sgd),
+        lambda: FineTune(causal_lm(lora=LoRA(r=2)), optimizer=_sgd),
         people,
     ),
-    "assistant": (lambda: ULD(causal_lm(), lora=LoRA(rank=2)), people),
+    "assistant": (lambda: ULD(causal_lm(), lora=LoRA(r=2)), people),
 }
 
 
@@ -131,7 +131,7 @@ def test_merged_adapters_are_in_the_checkpoint() -> None:
     backbone = causal_lm(part="mlp")
     layer = "network.model.layers.0.self_attn.q_proj.weight"
     assert layer in backbone.base_weights()
-    LoRA(rank=2).inject(backbone.network, [layer.removeprefix("network.")])
+    LoRA(r=2).inject(backbone.network, [layer.removeprefix("network.")])
     with torch.no_grad():
         for name, weight in backbone.named_parameters():
             if "lora_B" in name:

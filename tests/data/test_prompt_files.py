@@ -24,19 +24,20 @@ def write(folder: Path, text: str, name: str = "p.csv") -> Path:
     [
         ("case_number", "evaluation_seed", "evaluation_guidance"),
         ("case_num", "sd_seed", "sd_guidance_scale"),
+        ("image_id", "seed", "guidance_scale"),
         ("image_id", "seed", "guidance"),
     ],
 )
 def test_columns_have_many_names(names: tuple[str, str, str], tmp_path: Path) -> None:
     """Fails when one of the names is taken for another field."""
-    case, seed, guidance = names
+    case, seed, guidance_scale = names
     file = write(
         tmp_path,
-        f'\ufeff,{case},prompt,{seed},{guidance},class\r\n0,007,"a church, '
+        f'\ufeff,{case},prompt,{seed},{guidance_scale},class\r\n0,007,"a church, '
         'old",4261553411,7.5,church\r\n',
     )
     (prompt,) = read_prompts(file)
-    assert (prompt.text, prompt.case, prompt.seed, prompt.guidance) == (
+    assert (prompt.text, prompt.case, prompt.seed, prompt.guidance_scale) == (
         "a church, old",
         "007",
         4261553411,
@@ -45,9 +46,9 @@ def test_columns_have_many_names(names: tuple[str, str, str], tmp_path: Path) ->
     assert prompt.fields == {"class": "church"}
 
 
-def test_what_a_file_lacks_is_none_and_rows_are_numbered(tmp_path: Path) -> None:
+def test_absent_columns_are_none_and_rows_are_numbered(tmp_path: Path) -> None:
     prompts = read_prompts(write(tmp_path, "prompt\na\n\nb\n"))
-    assert [(p.text, p.case, p.seed, p.guidance) for p in prompts] == [
+    assert [(p.text, p.case, p.seed, p.guidance_scale) for p in prompts] == [
         ("a", "0", None, None),
         ("b", "1", None, None),
     ]
@@ -74,7 +75,9 @@ def test_a_seed_keeps_all_its_digits(tmp_path: Path) -> None:
 def test_numbers_of_data_frames_are_read(tmp_path: Path) -> None:
     """Whole numbers as floats, empty entries where a value is missing, and rows of nothing."""
     text = "case_number,prompt,seed,guidance\n1.0,a,3016.0,7.5\n,,,\n2.0,b,,\n007,c,1.8e19,1\n"
-    assert [(p.case, p.text, p.seed, p.guidance) for p in read_prompts(write(tmp_path, text))] == [
+    assert [
+        (p.case, p.text, p.seed, p.guidance_scale) for p in read_prompts(write(tmp_path, text))
+    ] == [
         ("1", "a", 3016, 7.5),
         ("2", "b", None, None),
         ("007", "c", 18 * 10**18, 1.0),
@@ -126,7 +129,7 @@ def test_texts_that_are_published_apart_are_joined_on_the_case(tmp_path: Path) -
         ('prompt\n"a\n', "not a CSV file"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, said: str, tmp_path: Path) -> None:
+def test_invalid_prompt_files_are_refused(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said) as caught:
         read_prompts(write(tmp_path, text))
     assert str(caught.value).endswith((".", ")"))
@@ -151,7 +154,7 @@ def test_missing_files_columns_and_cases_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("name", "rows", "seed", "guidance"),
+    ("name", "rows", "seed", "guidance_scale"),
     [
         ("church.csv", 50, 69922, 7.5),
         ("vangogh.csv", 50, 2219, 7.5),
@@ -163,11 +166,15 @@ def test_missing_files_columns_and_cases_are_said(tmp_path: Path) -> None:
     ],
 )
 def test_the_fields_own_files_are_read(
-    name: str, rows: int, seed: int | None, guidance: float | None
+    name: str, rows: int, seed: int | None, guidance_scale: float | None
 ) -> None:
     """Needs ../shared/data/t2i_prompts."""
     prompts = read_prompts(DATA / name)
-    assert (len(prompts), prompts[0].seed, prompts[0].guidance) == (rows, seed, guidance)
+    assert (len(prompts), prompts[0].seed, prompts[0].guidance_scale) == (
+        rows,
+        seed,
+        guidance_scale,
+    )
 
 
 @pytest.mark.data

@@ -122,5 +122,5 @@ def test_unknown_options_are_noticed() -> None:
     components()
     for option in ("suite.oracle", "model.nothing", "trainer.callbacks.oracel", "data.selector.no"):
         assert not exists(option)
-    for option in ("trainer.callbacks.oracle", "model.backbone.lora.rank", "data.selector.values"):
+    for option in ("trainer.callbacks.oracle", "model.backbone.lora.r", "data.selector.values"):
         assert exists(option)

@@ -146,7 +146,7 @@ def text_to_image(state: Mapping[str, Any] | None = None, **changes: Any) -> Tex
     """The tiny Stable Diffusion; a sampler of three steps."""
     arguments: dict[str, Any] = {
         "model": pipeline_folder(),
-        "sampler": Sampler(steps=3, guidance=2.0),
+        "sampler": Sampler(num_inference_steps=3, guidance_scale=2.0),
     }
     return with_state(TextToImage(**{**arguments, **changes}), state)
 
@@ -170,7 +170,7 @@ def class_conditional(state: State | None = None, **changes: Any) -> ClassCondit
         "num_classes": 10,
         "scheduler": {"num_train_timesteps": STEPS},
         "init_seed": 0,
-        "sampler": Sampler(steps=3, guidance=2.0),
+        "sampler": Sampler(num_inference_steps=3, guidance_scale=2.0),
     }
     return with_state(ClassConditionalDiffusion(**{**arguments, **changes}), state)
 

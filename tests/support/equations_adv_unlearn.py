@@ -27,7 +27,7 @@ def adv_unlearn(backbone: TextToImage | None = None, **changes: Any) -> AdvUnlea
         "optimizer": ADAM,
         "warmup": 0,
         "attack": SoftPromptAttack(steps=1),
-        "latents": CoupledSampling(steps=3, by="reference"),
+        "latents": CoupledSampling(num_inference_steps=3, by="reference"),
     }
     return AdvUnlearn(
         text_to_image(part="text_encoder") if backbone is None else backbone,

@@ -45,7 +45,7 @@ class Statement:
         t_init: int,
         t_range: tuple[int, int],
         seed: int,
-        guidance: tuple[float, float, float],
+        guidance_scale: tuple[float, float, float],
     ) -> None:
         self.phi, self.psi, self.g = (
             deepcopy(backbone).double().requires_grad_(k > 0) for k in range(3)
@@ -54,7 +54,7 @@ class Statement:
         self.t_init = t_init
         self.t_range = t_range
         self.seed = seed
-        self.guidance = guidance
+        self.guidance_scale = guidance_scale
 
     def epsilon(self, network: Any, x: Tensor, t: int, label: int, scale: float = 1.0) -> Tensor:
         ask = lambda c: network.unet(x, torch.tensor([t]), class_labels=torch.tensor([c])).sample  # noqa: E731
@@ -88,7 +88,9 @@ class Statement:
             )
             total = (
                 total
-                + (self.epsilon(self.psi, x, t, label, self.guidance[0]) - noise).square().sum()
+                + (self.epsilon(self.psi, x, t, label, self.guidance_scale[0]) - noise)
+                .square()
+                .sum()
             )
         return total / len(rows)
 
@@ -106,10 +108,12 @@ class Statement:
             a = self.alphas_cumprod[t]
             x = a.sqrt() * clean + (1 - a).sqrt() * noise
             teacher = (
-                x - (1 - a).sqrt() * self.epsilon(self.phi, x, t, override(label), self.guidance[2])
+                x
+                - (1 - a).sqrt()
+                * self.epsilon(self.phi, x, t, override(label), self.guidance_scale[2])
             ) / a.sqrt()
             fake = (
-                x - (1 - a).sqrt() * self.epsilon(self.psi, x, t, label, self.guidance[1])
+                x - (1 - a).sqrt() * self.epsilon(self.psi, x, t, label, self.guidance_scale[1])
             ) / a.sqrt()
             if cut:
                 teacher = teacher.detach()

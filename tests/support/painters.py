@@ -42,7 +42,7 @@ class Painter(Diffusion):
     def __init__(self, noise: float = 0.0) -> None:
         super().__init__(
             {"num_train_timesteps": 20, "prediction_type": "sample", "clip_sample": False},
-            Sampler(steps=2, guidance=1.0),
+            Sampler(num_inference_steps=2, guidance_scale=1.0),
         )
         self.sample_shape = (3, SIZE, SIZE)
         self.num_classes = len(COLOURS)

@@ -130,7 +130,12 @@ def backbone(part: str, dtype: torch.dtype, **changes: Any) -> Any:
         requires_safety_checker=False,
     )
     return TextToImage(
-        pipeline=pipeline, part=part, height=SIDE, width=SIDE, sampler=Sampler(steps=2), **changes
+        pipeline=pipeline,
+        part=part,
+        height=SIDE,
+        width=SIDE,
+        sampler=Sampler(num_inference_steps=2),
+        **changes,
     )
 
 
@@ -153,7 +158,7 @@ def esd(model: Any) -> Any:
     from mu.methods.components.latents import PartialSampling
     from mu.methods.diffusion.esd import ESD
 
-    return ESD(model, latents=PartialSampling(steps=2), optimizer=adam)
+    return ESD(model, latents=PartialSampling(num_inference_steps=2), optimizer=adam)
 
 
 def adv_unlearn(model: Any) -> Any:
@@ -165,7 +170,7 @@ def adv_unlearn(model: Any) -> Any:
         model,
         warmup=0,
         attack=SoftPromptAttack(steps=1),
-        latents=CoupledSampling(steps=2, by="reference"),
+        latents=CoupledSampling(num_inference_steps=2, by="reference"),
         optimizer=adam,
     )
 
@@ -174,7 +179,7 @@ def salun(model: Any) -> Any:
     from mu.methods.components.guided_saliency import GuidedSaliency
     from mu.methods.diffusion.salun_diffusion import SalUnDiffusion
 
-    return SalUnDiffusion(model, alpha=0.5, optimizer=adam, mask=GuidedSaliency(guidance=8.5))
+    return SalUnDiffusion(model, alpha=0.5, optimizer=adam, mask=GuidedSaliency(guidance_scale=8.5))
 
 
 def uce(model: Any) -> Any:

@@ -86,10 +86,10 @@ class Watched(CausalLM):
         return super().token_logits(batch, prediction)
 
     def generate(
-        self, ids: Any, max_new_tokens: int = 200, stop: Any = (), batch_size: int = 32
+        self, ids: Any, max_new_tokens: int = 200, stop_strings: Any = (), batch_size: int = 32
     ) -> list[str]:
         self._count("prompts", len(ids))
-        return super().generate(ids, max_new_tokens, stop, batch_size)
+        return super().generate(ids, max_new_tokens, stop_strings, batch_size)
 
     def _count(self, unit: str, count: int) -> None:
         if self.stop_after is not None and self.calls["batches"] >= self.stop_after:

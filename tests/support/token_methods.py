@@ -17,7 +17,7 @@ from tests.support.helpers import State, different, distance, fit, weights
 
 PLAIN = functools.partial(torch.optim.SGD, lr=1.0)
 ADAM = functools.partial(torch.optim.AdamW, lr=5e-3)
-NO_DROPOUT = LoRA(rank=8, alpha=16)
+NO_DROPOUT = LoRA(r=8, lora_alpha=16)
 
 
 @functools.cache

@@ -41,7 +41,7 @@ def test_prompts_seeds_and_concepts_are_read(tmp_path: Path) -> None:
     assert forget["substitute"] == ["Old stone barn in countryside.", "barn"]
     assert forget["seed"].tolist() == [69922, 1]
     assert forget["seed"].dtype == torch.int64
-    assert forget["guidance"].tolist() == [7.5, 9.0]
+    assert forget["guidance_scale"].tolist() == [7.5, 9.0]
     assert forget["case"] == ["3", "4"]
     assert retain["case"] == ["1", "2"]
     assert "seed" not in retain
@@ -103,7 +103,7 @@ def test_seeds_are_read_as_suites_read_them(tmp_path: Path) -> None:
     task.setup()
     forget = whole(task, "forget")
     assert forget["seed"].tolist() == [3016, -1, 2]
-    assert forget["guidance"].nan_to_num(-1).tolist() == [7.5, -1.0, 2.0]
+    assert forget["guidance_scale"].nan_to_num(-1).tolist() == [7.5, -1.0, 2.0]
     assert forget["case"] == ["7", "8", "9"]
 
 

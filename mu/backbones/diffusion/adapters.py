@@ -197,10 +197,10 @@ def _form(layer: Any, adapter: str) -> dict[str, Any]:
     rslora = bool(getattr(layer, "use_rslora", {}).get(adapter, False))
     alpha = scaling * (rank**0.5 if rslora else rank)
     return {
-        "rank": rank,
-        "alpha": float(f"{float(alpha):.6g}"),
-        "rslora": rslora,
-        "dora": bool(layer.use_dora.get(adapter, False)),
+        "r": rank,
+        "lora_alpha": float(f"{float(alpha):.6g}"),
+        "use_rslora": rslora,
+        "use_dora": bool(layer.use_dora.get(adapter, False)),
     }
 
 

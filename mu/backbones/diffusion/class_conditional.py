@@ -66,7 +66,11 @@ class ClassConditionalDiffusion(Diffusion):
             _build(unet, num_classes, scheduler) if unet is not None else _load(str(model))
         )
         super().__init__(
-            schedule, sampler or Sampler(guidance=3.0), reduction, condition_dropout, min_snr_gamma
+            schedule,
+            sampler or Sampler(guidance_scale=3.0),
+            reduction,
+            condition_dropout,
+            min_snr_gamma,
         )
         if init_seed is not None:
             with torch.random.fork_rng(devices=[]):

@@ -43,9 +43,9 @@ class Sampler(Reconstructible):
     Args:
         scheduler: name of a scheduler class of diffusers (`DDIMScheduler`, `LMSDiscreteScheduler`,
             `DDPMScheduler`...).
-        steps: number of denoising steps.
-        guidance: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the conditional
-            prediction alone. (The DDPM code family writes w = s − 1.)
+        num_inference_steps: number of denoising steps.
+        guidance_scale: scale s of classifier-free guidance, ε_∅ + s (ε_c − ε_∅); 1 is the
+            conditional prediction alone. (The DDPM code family writes w = s − 1.)
         eta: share of ancestral noise, for schedulers that have it (DDIM).
         options: further settings of the scheduler, over the model's own (`{timestep_spacing:
             trailing}`).
@@ -54,21 +54,23 @@ class Sampler(Reconstructible):
     def __init__(
         self,
         scheduler: str = "DDIMScheduler",
-        steps: int = 50,
-        guidance: float = 7.5,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
         eta: float = 0.0,
         options: dict[str, Any] | None = None,
     ) -> None:
-        if steps < 1:
-            raise InputError(f"a sampler of {steps} steps draws nothing; give at least 1.")
+        if num_inference_steps < 1:
+            raise InputError(
+                f"a sampler of {num_inference_steps} steps draws nothing; give at least 1."
+            )
         self.scheduler = scheduler
-        self.steps = steps
-        self.guidance = guidance
+        self.num_inference_steps = num_inference_steps
+        self.guidance_scale = guidance_scale
         self.eta = eta
         self.options = dict(options or {})
 
     def make(self, backbone: Denoiser) -> Any:
-        """Scheduler of diffusers set to `steps` timesteps.
+        """Scheduler of diffusers set to `num_inference_steps` timesteps.
 
         Raises:
             InputError: when diffusers has no such scheduler, or it does not fit the model.
@@ -80,10 +82,11 @@ class Sampler(Reconstructible):
             backbone.scheduler_overrides,
         )
         try:
-            scheduler.set_timesteps(self.steps, device=backbone.alphas_cumprod.device)
+            scheduler.set_timesteps(self.num_inference_steps, device=backbone.alphas_cumprod.device)
         except ValueError as error:
             raise InputError(
-                f"the scheduler {self.scheduler} cannot take {self.steps} steps: {error}"
+                f"the scheduler {self.scheduler} cannot take {self.num_inference_steps} steps: "
+                f"{error}"
             ) from error
         return scheduler
 
@@ -100,12 +103,12 @@ class Sampler(Reconstructible):
         scheduler = self.make(backbone)
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         latent = backbone.start(generators) * scheduler.init_noise_sigma
-        null = backbone.null(len(condition)) if self.guidance != 1 else None
+        null = backbone.null(len(condition)) if self.guidance_scale != 1 else None
         extra = _extra(scheduler, self.eta, generators)
         for t in scheduler.timesteps:
             noised = scheduler.scale_model_input(latent, t)
             steps = t.to(latent.device).expand(len(condition))
-            output = backbone.guided(noised, steps, condition, self.guidance, null)
+            output = backbone.guided(noised, steps, condition, self.guidance_scale, null)
             latent = scheduler.step(output, t, latent, return_dict=False, **extra)[0].to(
                 latent.dtype
             )
@@ -114,7 +117,7 @@ class Sampler(Reconstructible):
     def describe(self) -> str:
         """Description for reports: `DDIM, 20 steps, guidance 2`."""
         scheduler = self.scheduler.removesuffix("Scheduler")
-        return f"{scheduler}, {self.steps} steps, guidance {self.guidance:g}"
+        return f"{scheduler}, {self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
 
 
 def _extra(scheduler: Any, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:

@@ -93,15 +93,15 @@ class TextToImage(Diffusion):
             self._renew(init_seed)
         config: Any = self.unet.config
         scale = 2 ** (len(self.vae.config.block_out_channels) - 1)  # type: ignore[union-attr]
-        trained_names = (
+        latent_size = (
             config.sample_size
             if isinstance(config.sample_size, list | tuple)
             else (config.sample_size, config.sample_size)
         )
         self.sample_shape = (
             config.in_channels,
-            height // scale if height else trained_names[0],
-            width // scale if width else trained_names[1],
+            height // scale if height else latent_size[0],
+            width // scale if width else latent_size[1],
         )
         self._states = TextStates()
         self._posteriors = Posteriors()

@@ -55,7 +55,7 @@ CARD = """---
 _WHOLE = """from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained("FOLDER")
-image = pipeline("a prompt", num_inference_steps={steps}, guidance_scale={guidance}).images[0]"""
+image = pipeline("a prompt", num_inference_steps={steps}, guidance_scale={scale}).images[0]"""
 _EDITED = """from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
@@ -205,7 +205,7 @@ def _write_pipeline(
     sampler = backbone.sampler
     return (
         f"A complete pipeline without a safety checker.\n\n{images_note(backbone)}",
-        _WHOLE.format(steps=sampler.steps, guidance=sampler.guidance),
+        _WHOLE.format(steps=sampler.num_inference_steps, scale=sampler.guidance_scale),
     )
 
 

@@ -54,7 +54,7 @@ def write_adapter(
         folder / FILE, {BASE_HASH: backbone.base_hash(), "base_model": hub_id(backbone.model)}
     )
     about = (
-        f"Adapters of rank {backbone.lora.rank} in the layers of `{backbone.part}`, as diffusers "
+        f"Adapters of rank {backbone.lora.r} in the layers of `{backbone.part}`, as diffusers "
         "and peft read them. Without them the "
         f"model is the original.\n\n{images_note(backbone)}"
     )

@@ -32,7 +32,7 @@ class TextGeneration:
         self,
         ids: Sequence[Sequence[int]],
         max_new_tokens: int = 200,
-        stop: Sequence[str] = (),
+        stop_strings: Sequence[str] = (),
         batch_size: int = 32,
         sampling: Sampling | None = None,
     ) -> list[str]:
@@ -43,7 +43,7 @@ class TextGeneration:
         Args:
             ids: token ids of each prompt.
             max_new_tokens: largest number of new tokens.
-            stop: strings at which an answer ends; they are cut off.
+            stop_strings: strings at which an answer ends; they are cut off.
             batch_size: prompts at a time, of similar length, padded on the left.
             sampling: sampling of tokens; None takes the likeliest.
         """
@@ -52,16 +52,16 @@ class TextGeneration:
         texts = [""] * len(ids)
         for positions, limit in prompt_batches(lengths, limits, batch_size):
             prompts = [ids[position] for position in positions]
-            rows = self._continue(prompts, limit, stop, sampling, positions)
+            rows = self._continue(prompts, limit, stop_strings, sampling, positions)
             for position, row in zip(positions, rows, strict=True):
-                texts[position] = self.decode_answer(row, stop)
+                texts[position] = self.decode_answer(row, stop_strings)
         return texts
 
     def _continue(
         self,
         prompts: list[Sequence[int]],
         max_new_tokens: int,
-        stop: Sequence[str],
+        stop_strings: Sequence[str],
         sampling: Sampling | None,
         positions: Sequence[int],
     ) -> list[list[int]]:
@@ -76,14 +76,20 @@ class TextGeneration:
             eos_token_id=self.end_tokens,
             pad_token_id=pad,
             logits_processor=sampling.processor(positions, tokens.shape[1]) if sampling else None,
-            **({"stop_strings": list(stop), "tokenizer": self.tokenizer} if stop else {}),
+            **(
+                {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer}
+                if stop_strings
+                else {}
+            ),
         )
 
-    def decode_answer(self, row: Sequence[int], stop: Sequence[str] = ()) -> str:
+    def decode_answer(self, row: Sequence[int], stop_strings: Sequence[str] = ()) -> str:
         """Text of generated token ids, up to an end token or a stop string, without thoughts."""
         answer = before_end(row, self.end_tokens)
         text = without_thoughts(self.tokenizer.decode(answer, skip_special_tokens=True))
-        return text[: min((text.find(mark) for mark in stop if mark in text), default=len(text))]
+        return text[
+            : min((text.find(mark) for mark in stop_strings if mark in text), default=len(text))
+        ]
 
 
 def end_tokens(network: Any, tokenizer: Any) -> list[int]:

@@ -61,7 +61,7 @@ class TwoModels(CausalLM):
         self,
         prompts: list[Sequence[int]],
         max_new_tokens: int,
-        stop: Sequence[str],
+        stop_strings: Sequence[str],
         sampling: Sampling | None,
         positions: Sequence[int],
     ) -> list[list[int]]:
@@ -84,8 +84,11 @@ class TwoModels(CausalLM):
                 if not ended[row]:
                     generated_ids[row].append(token_id)
                     ended[row] = token_id in ends or (
-                        bool(stop)
-                        and any(mark in self.tokenizer.decode(generated_ids[row]) for mark in stop)
+                        bool(stop_strings)
+                        and any(
+                            mark in self.tokenizer.decode(generated_ids[row])
+                            for mark in stop_strings
+                        )
                     )
             if all(ended) or step + 1 == max_new_tokens:
                 break

@@ -191,8 +191,10 @@ def _attack_batch(
         "image": targets[list(positions)].to(device),
         "seed": torch.tensor([signed_seed(row.seed) for row in selected], device=device),
     }
-    if all(row.guidance is not None for row in selected):
-        batch["guidance"] = torch.tensor([row.guidance for row in selected], device=device)
+    if all(row.guidance_scale is not None for row in selected):
+        batch["guidance_scale"] = torch.tensor(
+            [row.guidance_scale for row in selected], device=device
+        )
     return batch
 
 

@@ -44,7 +44,7 @@ class ImageRow:
         seed: seed of the starting noise.
         prompt: prompt for a text-to-image model.
         label: class for a class-conditional model.
-        guidance: scale of classifier-free guidance; None uses the sampler's.
+        guidance_scale: scale of classifier-free guidance; None uses the sampler's.
         case: name of the row in file names.
         about: other columns of a prompt file; no effect on the image.
         sample: position of a sample of the task with this prompt or class; no effect on the image.
@@ -53,7 +53,7 @@ class ImageRow:
     seed: int
     prompt: str | None = None
     label: int | None = None
-    guidance: float | None = None
+    guidance_scale: float | None = None
     case: str = ""
     about: Mapping[str, str] = field(default_factory=dict, compare=False)
     sample: int | None = field(default=None, compare=False)
@@ -123,7 +123,7 @@ class ImageJob:
         """Indices into `rows`, in batches of equal guidance."""
         groups: dict[float | None, list[int]] = {}
         for index, row in enumerate(self.rows):
-            groups.setdefault(row.guidance, []).append(index)
+            groups.setdefault(row.guidance_scale, []).append(index)
         return [
             indices[start : start + self.batch_size]
             for indices in groups.values()
@@ -201,7 +201,7 @@ class ImageJob:
             images = backbone.generate(
                 conditions(backbone, rows),
                 [row.seed for row in rows],
-                self._sampler(backbone, rows[0].guidance),
+                self._sampler(backbone, rows[0].guidance_scale),
             )
         broken = int((~images.isfinite()).flatten(1).any(1).sum())
         if broken:
@@ -212,13 +212,13 @@ class ImageJob:
             )
         return levels(images)
 
-    def _sampler(self, backbone: Any, guidance: float | None) -> Sampler | None:
+    def _sampler(self, backbone: Any, guidance_scale: float | None) -> Sampler | None:
         sampler = self.sampler or getattr(backbone, "sampler", None)
-        if guidance is None:
+        if guidance_scale is None:
             return sampler
         if sampler is None:
             raise InputError("rows with their own guidance need a sampler; give one.")
-        return type(sampler)(**{**init_args_of(sampler), "guidance": guidance})
+        return type(sampler)(**{**init_args_of(sampler), "guidance_scale": guidance_scale})
 
     # ---- files of the folder ---------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class _Subject:
     prompt: str | None = None
     label: int | None = None
     seed: int | None = None
-    guidance: float | None = None
+    guidance_scale: float | None = None
     case: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
     sample: int | None = None
@@ -136,7 +136,7 @@ class ImageSet(Reconstructible):
                 (first[index] + image) % SEED_LIMIT,
                 row.prompt,
                 row.label,
-                row.guidance,
+                row.guidance_scale,
                 row.case or str(index),
                 row.about,
                 row.sample,
@@ -152,7 +152,7 @@ class ImageSet(Reconstructible):
     def detail(self, module: UnlearningModule, job: ImageJob) -> dict[str, Any]:
         """Number of images and sampler settings, reported beside results on these images."""
         sampler = job.sampler or getattr(module.served(), "sampler", None)
-        guidances = {row.guidance for row in job.rows} - {None}
+        guidances = {row.guidance_scale for row in job.rows} - {None}
         sampling = sampler.describe() if sampler is not None else ""
         return {
             "images": len(job.rows),
@@ -164,7 +164,7 @@ class ImageSet(Reconstructible):
 
     def _file_subjects(self) -> list[_Subject]:
         prompts = read_prompts(str(self.file), self.texts, [*self.where, *self.without])
-        return [_Subject(p.text, None, p.seed, p.guidance, p.case, p.fields) for p in prompts]
+        return [_Subject(p.text, None, p.seed, p.guidance_scale, p.case, p.fields) for p in prompts]
 
     def _selected(self, about: Mapping[str, str]) -> bool:
         for name in (*self.where, *self.without):
@@ -206,7 +206,7 @@ def _part_subjects(module: UnlearningModule, part: str) -> list[_Subject]:
         samples = fetch(data, _positions(start, len(data)))
         for subject in _subjects(served, samples, start, part):
             key = (
-                (subject.prompt, subject.seed, subject.guidance)
+                (subject.prompt, subject.seed, subject.guidance_scale)
                 if subject.label is None
                 else subject.label
             )
@@ -238,15 +238,17 @@ def _prompt_subjects(samples: Mapping[str, Any], start: int) -> Iterator[_Subjec
     """Subjects of samples with prompts, the first of them at position `start` of the part."""
     texts = {name: values for name, values in samples.items() if _is_text(values)}
     seeds, guidances = (
-        samples[name].tolist() if name in samples else None for name in ("seed", "guidance")
+        samples[name].tolist() if name in samples else None for name in ("seed", "guidance_scale")
     )
     for row, prompt in enumerate(samples["prompt"]):
-        guidance = None if guidances is None else guidances[row]
+        guidance_scale = None if guidances is None else guidances[row]
         yield _Subject(
             prompt,
             seed=None if seeds is None else seeds[row] % SEED_LIMIT,
             # float32 holds seven digits
-            guidance=None if guidance is None or math.isnan(guidance) else round(guidance, 5),
+            guidance_scale=None
+            if guidance_scale is None or math.isnan(guidance_scale)
+            else round(guidance_scale, 5),
             case=texts["case"][row] if "case" in texts else "",
             about={name: texts[name][row] for name in texts if name != "prompt"},
             sample=start + row,

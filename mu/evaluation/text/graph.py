@@ -113,7 +113,8 @@ class Graph:
     """Cache of node values for one model.
 
     Args:
-        backbone: model with `token_logits(batch)` and `generate(ids, max_new_tokens, stop)`.
+        backbone: model with `token_logits(batch)` and
+            `generate(ids, max_new_tokens, stop_strings)`.
         sets: question sets of the task, by name.
         encoder: encoder of questions and answers as tokens.
         folder: cache of leaf results on disk, under the hash of the model and of the exact tokens;

@@ -109,7 +109,7 @@ class GeneratedText(Leaf[Texts]):
         prefix: words that the answer is forced to begin with (an affirmative jailbreak prefix);
             left out of the generated text.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
         rows: positions of the rows to answer; None answers all.
     """
 
@@ -117,7 +117,7 @@ class GeneratedText(Leaf[Texts]):
     question: Question = "question"
     prefix: str = ""
     max_new_tokens: int = 200
-    stop: tuple[str, ...] = ()
+    stop_strings: tuple[str, ...] = ()
     rows: tuple[int, ...] | None = None
 
     def encode(self, graph: Graph) -> Encoded:
@@ -132,7 +132,7 @@ class GeneratedText(Leaf[Texts]):
             prompts,
             torch.arange(len(rows)),
             torch.as_tensor(rows.indices),
-            digest([[ids for ids, _ in prompts], self.max_new_tokens, self.stop]),
+            digest([[ids for ids, _ in prompts], self.max_new_tokens, self.stop_strings]),
         )
 
     def _rows(self, graph: Graph) -> QuestionSet:
@@ -156,7 +156,7 @@ class GeneratedText(Leaf[Texts]):
                 graph.backbone,
                 [prompts[index] for index in order[batch]],
                 self.max_new_tokens,
-                self.stop,
+                self.stop_strings,
             ),
             f"answering {self.set}",
         )

@@ -85,7 +85,7 @@ class Rouge(Metric):
         question: column of the questions.
         prefix: words that the answer is forced to begin with.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
         measure: `recall` (TOFU) or `f1` (MUSE).
     """
 
@@ -95,13 +95,15 @@ class Rouge(Metric):
     question: Question = "question"
     prefix: str = ""
     max_new_tokens: int = 200
-    stop: tuple[str, ...] = ()
+    stop_strings: tuple[str, ...] = ()
     measure: Literal["recall", "f1"] = "recall"
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
         return (
-            GeneratedText(self.set, self.question, self.prefix, self.max_new_tokens, self.stop),
+            GeneratedText(
+                self.set, self.question, self.prefix, self.max_new_tokens, self.stop_strings
+            ),
         )
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
@@ -169,7 +171,7 @@ class ModelUtility(Metric):
         choices: the sets whose rows have wrong answers and no paraphrase: probabilities are
             normalised, and the truth ratio uses `answer`.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
     """
 
     stem: ClassVar[str] = "model_utility"
@@ -177,14 +179,16 @@ class ModelUtility(Metric):
     sets: tuple[str, ...]
     choices: tuple[str, ...] = ()
     max_new_tokens: int = 200
-    stop: tuple[str, ...] = ()
+    stop_strings: tuple[str, ...] = ()
 
     def set_metrics(self, name: str) -> dict[str, Metric]:
         """Probability, ROUGE-L and truth ratio of one set."""
         choice = name in self.choices
         return {
             "probability": Probability(name, normalised=choice),
-            "rouge": Rouge(name, max_new_tokens=self.max_new_tokens, stop=self.stop),
+            "rouge": Rouge(
+                name, max_new_tokens=self.max_new_tokens, stop_strings=self.stop_strings
+            ),
             "truth_ratio": TruthRatio(
                 name, "answer" if choice else "paraphrased_answer", "true_better"
             ),

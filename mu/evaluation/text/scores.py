@@ -204,7 +204,10 @@ def tokens_hash(pairs: Sequence[Pair]) -> str:
 
 @torch.no_grad()
 def greedy_continuations(
-    backbone: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str]
+    backbone: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_strings: Sequence[str],
 ) -> Chunk:
     """Continuations of prompts by greedy decoding, packed, and `nan`: whether logits hold NaN.
 
@@ -212,13 +215,15 @@ def greedy_continuations(
     vocabulary, which is no answer.
 
     Args:
-        backbone: has `generate(ids, max_new_tokens, stop)`.
+        backbone: has `generate(ids, max_new_tokens, stop_strings)`.
         prompts: token ids of each prompt.
         max_new_tokens: most tokens of a continuation.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
     """
     texts = backbone.generate(
-        [list(ids) for ids in prompts], max_new_tokens=max_new_tokens, stop=tuple(stop)
+        [list(ids) for ids in prompts],
+        max_new_tokens=max_new_tokens,
+        stop_strings=tuple(stop_strings),
     )
     return {**pack_strings(texts), "nan": torch.tensor([_has_nan_logits(backbone, prompts[0])])}
 

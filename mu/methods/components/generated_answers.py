@@ -43,7 +43,7 @@ class GeneratedAnswers(CyclingAnswers):
         max_new_tokens: of an answer, at most.
         instruction: the prompt, with `{question}`, inside the task's template. A small model that
             has seen questions alone needs `{question}` and a higher temperature.
-        stop: strings at which an answer ends, beside the end of the sequence.
+        stop_strings: strings at which an answer ends, beside the end of the sequence.
         seed: of the draws.
         folder: cache of the answers for other runs (by the hash of weights, questions and
             settings), with a `.jsonl` to read and for `AnswersFromFile`; None caches nothing. Read
@@ -58,7 +58,7 @@ class GeneratedAnswers(CyclingAnswers):
         temperature: float = 1.0,
         max_new_tokens: int = 200,
         instruction: str = INSTRUCTION,
-        stop: Sequence[str] = ("Question:", "Q:"),
+        stop_strings: Sequence[str] = ("Question:", "Q:"),
         seed: int = 0,
         folder: str | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class GeneratedAnswers(CyclingAnswers):
         self.count = count
         self.max_new_tokens = max_new_tokens
         self.instruction = instruction
-        self.stop = tuple(stop)
+        self.stop_strings = tuple(stop_strings)
         self.sampling = Sampling(temperature, seed)
         self.folder = Path(folder) if folder else None
 
@@ -121,7 +121,11 @@ class GeneratedAnswers(CyclingAnswers):
             rows = slice(chunk * size, (chunk + 1) * size)
             sampling = Sampling(self.sampling.temperature, self.sampling.seed, keys[rows])
             texts = backbone.generate(
-                repeated[rows], self.max_new_tokens, self.stop, batch_size=size, sampling=sampling
+                repeated[rows],
+                self.max_new_tokens,
+                self.stop_strings,
+                batch_size=size,
+                sampling=sampling,
             )
             return dict(pack_strings(texts))
 
@@ -133,7 +137,7 @@ class GeneratedAnswers(CyclingAnswers):
                 self.sampling.temperature,
                 self.sampling.seed,
                 self.max_new_tokens,
-                self.stop,
+                self.stop_strings,
             ]
         )
         # the strategy moves the weights to the device later

@@ -24,7 +24,7 @@ class GuidedSaliency(Saliency):
     Source: the code of SalUn (Fan et al., ICLR 2024, arXiv 2310.12508) for image generation.
 
     Args:
-        guidance: s; 1 is `Saliency`. (The DDPM code family writes w = s − 1.)
+        guidance_scale: s; 1 is `Saliency`. (The DDPM code family writes w = s − 1.)
         max_norm: clip each batch's gradient to this norm before it is added (the released DDPM
             code: 1 for a loss that is added up over the elements of a sample, 1 / 3,072 for its
             mean on CIFAR-10); None does not clip.
@@ -37,7 +37,7 @@ class GuidedSaliency(Saliency):
 
     def __init__(
         self,
-        guidance: float = 3.0,
+        guidance_scale: float = 3.0,
         max_norm: float | None = None,
         keep: float = 0.5,
         batch_size: int | None = None,
@@ -51,7 +51,7 @@ class GuidedSaliency(Saliency):
                 f"max_norm is {max_norm}; a gradient is clipped to a norm greater than 0, or not "
                 "at all (null)."
             )
-        self.guidance = guidance
+        self.guidance_scale = guidance_scale
         self.max_norm = max_norm
 
     def choose(self, module: Method) -> dict[str, Tensor]:
@@ -79,5 +79,7 @@ class GuidedSaliency(Saliency):
     def loss(self, module: Method, part: Batch) -> Tensor:
         """Mean denoising loss of the guided prediction."""
         model = diffusion_backbone(module)
-        output = model.guided(model.noised(part), part["t"], model.condition(part), self.guidance)
+        output = model.guided(
+            model.noised(part), part["t"], model.condition(part), self.guidance_scale
+        )
         return module.reduce(model.loss(part, prediction=output), part)

@@ -62,12 +62,12 @@ class NoisedData(LatentSource):
 class PartialSampling(LatentSource):
     """Guided DDIM sampling that stops at a random step (ESD, AdvUnlearn, Receler).
 
-    With `steps` S on T timesteps, the grid is τ_i = i T/S + 1 (offset 1; the leading DDIM grid).
-    One k is drawn for each sample.
+    With `num_inference_steps` S on T timesteps, the grid is τ_i = i T/S + 1 (offset 1; the leading
+    DDIM grid). One k is drawn for each sample.
 
     Args:
-        steps: S.
-        guidance: scale s of the sampling.
+        num_inference_steps: S.
+        guidance_scale: scale s of the sampling.
         by: whose weights sample: `current` (released classic ESD, AdvUnlearn) or `reference` (the
             2025 ESD).
         timestep: `exact` trains at the timestep of x_t. `jitter` is the classic
@@ -78,15 +78,18 @@ class PartialSampling(LatentSource):
 
     def __init__(
         self,
-        steps: int = 50,
-        guidance: float = 3.0,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 3.0,
         by: Literal["current", "reference"] = "current",
         timestep: Literal["exact", "jitter"] = "exact",
     ) -> None:
-        if steps < 2:
-            raise InputError(f"partial sampling needs at least 2 steps to stop at, not {steps}.")
-        self.steps = steps
-        self.guidance = guidance
+        if num_inference_steps < 2:
+            raise InputError(
+                "partial sampling needs at least 2 steps to stop at, not "
+                f"{num_inference_steps}; give num_inference_steps."
+            )
+        self.num_inference_steps = num_inference_steps
+        self.guidance_scale = guidance_scale
         self.by = by
         self.timestep = timestep
 
@@ -101,17 +104,21 @@ class PartialSampling(LatentSource):
             module.seed, index, part["visit"], f"{stream}-start", *backbone.sample_shape
         ).to(backbone.dtype)
         # where each sample stops
-        stop = self.stops(module, part, f"{stream}-stop", self.steps)
+        stop = self.stops(module, part, f"{stream}-stop", self.num_inference_steps)
         if self.timestep == "exact":
-            grid = ddim_grid(backbone.timesteps, self.steps, index.device)
-            latent = partial_ddim(model, start, condition, grid, stop, self.guidance)
+            grid = ddim_grid(backbone.timesteps, self.num_inference_steps, index.device)
+            latent = partial_ddim(model, start, condition, grid, stop, self.guidance_scale)
             return latent, grid[stop]
         # the classic code: after the step at index i the walk stops when i + 1 == stop, so that a
         # stop >= 1 takes S - stop steps, and stop 0 takes all
-        width = backbone.timesteps // self.steps
-        grid = torch.flip(torch.arange(self.steps - 1, device=index.device) * width + 1, [0])
-        steps = torch.where(stop == 0, self.steps - 1, self.steps - stop)
-        latent = partial_ddim(model, start, condition, grid, steps, self.guidance)
+        width = backbone.timesteps // self.num_inference_steps
+        grid = torch.flip(
+            torch.arange(self.num_inference_steps - 1, device=index.device) * width + 1, [0]
+        )
+        steps = torch.where(
+            stop == 0, self.num_inference_steps - 1, self.num_inference_steps - stop
+        )
+        latent = partial_ddim(model, start, condition, grid, steps, self.guidance_scale)
         return latent, stop * width + self.stops(module, part, f"{stream}-jitter", width)
 
     def stops(self, module: Method, part: dict[str, Any], purpose: str, count: int) -> Tensor:
@@ -126,8 +133,8 @@ class CoupledSampling(PartialSampling):
     than its one k asks for.
 
     Args:
-        steps: see PartialSampling.
-        guidance: see PartialSampling.
+        num_inference_steps: see PartialSampling.
+        guidance_scale: see PartialSampling.
         by: see PartialSampling.
         timestep: see PartialSampling.
     """
@@ -150,23 +157,25 @@ class StoredTrajectories(LatentSource):
 
     Args:
         count: trajectories for each prompt.
-        steps: as in PartialSampling.
-        guidance: as in PartialSampling.
+        num_inference_steps: as in PartialSampling.
+        guidance_scale: as in PartialSampling.
     """
 
-    def __init__(self, count: int = 8, steps: int = 50, guidance: float = 3.0) -> None:
+    def __init__(
+        self, count: int = 8, num_inference_steps: int = 50, guidance_scale: float = 3.0
+    ) -> None:
         if count < 1:
             raise InputError(f"{count} stored trajectories give no latent; store at least 1.")
         self.count = count
-        self.steps = steps
-        self.guidance = guidance
+        self.num_inference_steps = num_inference_steps
+        self.guidance_scale = guidance_scale
         self._stored: dict[bytes, Tensor] = {}
 
     def draw(
         self, module: Method, part: dict[str, Any], condition: Condition, stream: str
     ) -> Latents:
         model = original(module)
-        grid = ddim_grid(model.timesteps, self.steps, condition.states.device)
+        grid = ddim_grid(model.timesteps, self.num_inference_steps, condition.states.device)
         conditions = [condition.rows(slice(row, row + 1)) for row in range(len(condition))]
         prompts = [_fingerprint(single.states) for single in conditions]
         # sample what is not stored yet
@@ -178,7 +187,7 @@ class StoredTrajectories(LatentSource):
         index = part["index"]
         visit = part["visit"]
         trajectory = rng.integers(module.seed, index, visit, f"{stream}-trajectory", self.count)
-        stop = rng.integers(module.seed, index, visit, f"{stream}-stop", self.steps)
+        stop = rng.integers(module.seed, index, visit, f"{stream}-stop", self.num_inference_steps)
         latents = [
             self._stored[prompt][row, position]
             for prompt, row, position in zip(
@@ -196,7 +205,7 @@ class StoredTrajectories(LatentSource):
         """
         keys = torch.arange(self.count, device=grid.device) + int.from_bytes(prompt[:7], "little")
         start = rng.normal(seed, keys, 0, "trajectory-start", *model.sample_shape).to(model.dtype)
-        path = ddim_path(model, start, condition.repeat(self.count), grid, self.guidance)
+        path = ddim_path(model, start, condition.repeat(self.count), grid, self.guidance_scale)
         return torch.stack(list(path), 1)
 
 
@@ -270,15 +279,15 @@ def ddim_step(model: Diffusion, output: Tensor, noised: Tensor, t: Tensor, after
 
 
 def ddim_path(
-    model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, guidance: float
+    model: Diffusion, start: Tensor, condition: Condition, grid: Tensor, guidance_scale: float
 ) -> Iterator[Tensor]:
     """Guided DDIM sampling: x at each timestep of the descending `grid` `[S]`, `start` first."""
     latent = start
-    null = model.null(len(start)) if guidance != 1 else None
+    null = model.null(len(start)) if guidance_scale != 1 else None
     timesteps = grid[:, None].expand(-1, len(start))
     yield latent
     for t, after in pairwise(timesteps):
-        output = model.guided(latent, t, condition, guidance, null)
+        output = model.guided(latent, t, condition, guidance_scale, null)
         latent = ddim_step(model, output, latent, t, after)
         yield latent
 
@@ -289,7 +298,7 @@ def partial_ddim(
     condition: Condition,
     grid: Tensor,
     steps: Tensor,
-    guidance: float,
+    guidance_scale: float,
 ) -> Tensor:
     """Guided DDIM sampling that stops after each sample's own number of steps.
 
@@ -305,7 +314,7 @@ def partial_ddim(
     """
     latent = start.clone()
     width = int(grid[0] - grid[1]) if len(grid) > 1 else 1
-    null = model.null(len(start)) if guidance != 1 else None
+    null = model.null(len(start)) if guidance_scale != 1 else None
     for position in range(int(steps.max())):
         # the rows that have not stopped, from this timestep to the next one
         rows = (steps > position).nonzero().flatten()
@@ -315,6 +324,6 @@ def partial_ddim(
         # as few conditions as rows
         row_condition = condition if len(rows) == len(start) else condition.rows(rows)
         row_null = None if null is None else null.rows(slice(0, len(rows)))
-        output = model.guided(latent[rows], t, row_condition, guidance, row_null)
+        output = model.guided(latent[rows], t, row_condition, guidance_scale, row_null)
         latent[rows] = ddim_step(model, output, latent[rows], t, after)
     return latent

@@ -61,9 +61,9 @@ class SFD(ScoreDistillationMethod):
         t_init: the generator's timestep, as a share of T.
         t_range: timesteps of x_t, as shares of T: from, to (exclusive).
         score_gradient: gradients flow through both denoisers; False has α 1 and is Diff-Instruct.
-        fake_guidance: guidance s with which the fake score is trained (1 is none).
-        fake_score_guidance: s of the fake score in the generator's loss.
-        teacher_guidance: s of the teacher.
+        fake_guidance_scale: guidance s with which the fake score is trained (1 is none).
+        fake_score_guidance_scale: s of the fake score in the generator's loss.
+        teacher_guidance_scale: s of the teacher.
         fake_dropout: share of the samples on which the fake score is trained under the null
             condition.
         negative_prompt: replaces the empty prompt in all guidance (text-to-image).
@@ -91,9 +91,9 @@ class SFD(ScoreDistillationMethod):
         t_init: float = 0.44,
         t_range: tuple[float, float] = (0.038, 0.712),
         score_gradient: bool = True,
-        fake_guidance: float = 1.0,
-        fake_score_guidance: float = 1.0,
-        teacher_guidance: float = 1.0,
+        fake_guidance_scale: float = 1.0,
+        fake_score_guidance_scale: float = 1.0,
+        teacher_guidance_scale: float = 1.0,
         fake_dropout: float = 0.0,
         negative_prompt: str | None = None,
         generator: str | None = None,
@@ -127,9 +127,9 @@ class SFD(ScoreDistillationMethod):
         self.score_gradient = score_gradient
         self.t_init = round(t_init * backbone.timesteps)
         self.t_range = tuple(round(share * backbone.timesteps) for share in t_range)
-        self.fake_guidance = fake_guidance
-        self.fake_score_guidance = fake_score_guidance
-        self.teacher_guidance = teacher_guidance
+        self.fake_guidance_scale = fake_guidance_scale
+        self.fake_score_guidance_scale = fake_score_guidance_scale
+        self.teacher_guidance_scale = teacher_guidance_scale
         self.fake_dropout = fake_dropout
         self.generator = generator
         self.plan = Paired()
@@ -209,7 +209,7 @@ class SFD(ScoreDistillationMethod):
             draws = rng.uniform(self.seed, joined["index"], joined["visit"], "sfd-dropout", 1)
             dropped = draws[:, 0] < self.fake_dropout
             condition = condition.where(~dropped, self.null(fake, len(dropped)))
-        output = self.guided(fake, noised, t, condition, self.fake_guidance)
+        output = self.guided(fake, noised, t, condition, self.fake_guidance_scale)
         values = fake_score_loss(output, self.denoiser.target(generated, noise, t))
         return self.part_terms("fake_", parts, values)
 
@@ -224,9 +224,11 @@ class SFD(ScoreDistillationMethod):
         _, t, noised = self._noised(generated, joined, "generator")
         with torch.set_grad_enabled(self.score_gradient):
             override = self.conditions(self.original, parts, override=forget)
-            teacher_output = self.guided(self.original, noised, t, override, self.teacher_guidance)
+            teacher_output = self.guided(
+                self.original, noised, t, override, self.teacher_guidance_scale
+            )
             condition = self.conditions(fake, parts)
-            fake_output = self.guided(fake, noised, t, condition, self.fake_score_guidance)
+            fake_output = self.guided(fake, noised, t, condition, self.fake_score_guidance_scale)
             teacher_sample = self.denoiser.to_sample(teacher_output, noised, t)
             fake_sample = self.denoiser.to_sample(fake_output, noised, t)
         return self.part_terms(

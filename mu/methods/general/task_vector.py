@@ -67,8 +67,8 @@ class TaskVector(UnlearningModule):
         super().configure_model()
         if any(".lora_magnitude_vector." in name for name, _ in self.trainable()):
             raise InputError(
-                "the task vector of a lora with dora is no product that can be negated; give the "
-                "lora dora false."
+                "the task vector of a lora with use_dora is no product that can be negated; give "
+                "the lora use_dora false."
             )
         factors = [(name, p) for name, p in self.trainable() if ".lora_B." in name]
         nonzero = [name for name, p in factors if bool(p.any())]

@@ -83,7 +83,7 @@ class ULD(UnlearningModule):
         backbone.requires_grad_(False)
         count = max(1, backbone.layers // 4) if layers is None else layers
         self.assistant = first_layers(
-            backbone, count, lora or LoRA(rank=16, alpha=32, dropout=0.05)
+            backbone, count, lora or LoRA(r=16, lora_alpha=32, lora_dropout=0.05)
         )
         self.paraphrase_variants: Variants | None = None
         self.wrong_variants: Variants | None = None

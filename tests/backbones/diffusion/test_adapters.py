@@ -22,7 +22,7 @@ FILE = "pytorch_lora_weights.safetensors"
 
 def adapted(part: str = PART, **options: Any) -> TextToImage:
     """The tiny Stable Diffusion with adapters that change its images."""
-    backbone = text_to_image(part=part, lora=LoRA(**{"rank": 2, "alpha": 3.0, **options}))
+    backbone = text_to_image(part=part, lora=LoRA(**{"r": 2, "lora_alpha": 3.0, **options}))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in backbone.named_parameters():
@@ -65,7 +65,7 @@ def images(backbone: TextToImage) -> torch.Tensor:
 @pytest.mark.parametrize("merged", [False, True])
 def test_adapters_of_a_file_give_the_same_images(exported: Path, file: str, merged: bool) -> None:
     """Fails when a file is not found, its alpha is passed over, or a layer gets no adapter."""
-    lora = None if merged else LoRA(rank=2, alpha=3.0)
+    lora = None if merged else LoRA(r=2, lora_alpha=3.0)
     backbone = text_to_image(part=PART, lora=lora, weights=str(exported / file))
     assert torch.allclose(images(backbone), images(adapted()), atol=1e-5)
     trained = {name for name, weight in backbone.named_parameters() if weight.requires_grad}
@@ -75,7 +75,7 @@ def test_adapters_of_a_file_give_the_same_images(exported: Path, file: str, merg
     export(backbone, exported.parent / f"again-{merged}-{file or 'folder'}")
 
 
-@pytest.mark.parametrize("options", [{"rslora": True}, {"dora": True}])
+@pytest.mark.parametrize("options", [{"use_rslora": True}, {"use_dora": True}])
 def test_variants_of_adapters_are_read_again(options: dict[str, Any], tmp_path: Path) -> None:
     """Fails when the export leaves out how adapters are scaled or altered."""
     backbone = adapted(**options)
@@ -87,11 +87,15 @@ def test_variants_of_adapters_are_read_again(options: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     ("lora", "part", "message"),
     [
-        ({"rank": 3, "alpha": 3.0}, PART, "trained with rank: 2, alpha: 3.0.*lora has rank: 3"),
-        ({"rank": 2, "alpha": 4.0}, PART, "alpha: 3.0.*alpha: 4.0"),
-        ({"rank": 2, "alpha": 3.0, "rslora": True}, PART, "rslora: false.*rslora: true"),
-        ({"rank": 2, "alpha": 3.0}, "xattn", "the backbone has none"),
-        ({"rank": 2, "alpha": 3.0}, "full", "no adapter for unet"),
+        ({"r": 3, "lora_alpha": 3.0}, PART, "trained with r: 2, lora_alpha: 3.0.*lora has r: 3"),
+        ({"r": 2, "lora_alpha": 4.0}, PART, "lora_alpha: 3.0.*lora_alpha: 4.0"),
+        (
+            {"r": 2, "lora_alpha": 3.0, "use_rslora": True},
+            PART,
+            "use_rslora: false.*use_rslora: true",
+        ),
+        ({"r": 2, "lora_alpha": 3.0}, "xattn", "the backbone has none"),
+        ({"r": 2, "lora_alpha": 3.0}, "full", "no adapter for unet"),
     ],
 )
 def test_adapters_of_another_form_are_refused(
@@ -121,7 +125,7 @@ def test_adapters_of_another_model_are_refused(exported: Path, tmp_path: Path) -
 def test_adapters_begin_as_nothing_and_can_be_folded_in() -> None:
     """Fails when LoRA changes the model before training, trains the base, or merging loses it."""
     plain = text_to_image().eval()
-    backbone = text_to_image(part="xattn", lora=LoRA(rank=2)).eval()
+    backbone = text_to_image(part="xattn", lora=LoRA(r=2)).eval()
     trained = [
         (name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad
     ]

@@ -54,7 +54,9 @@ def folder_with(scheduler: dict[str, Any], folder: Path) -> str:
     return str(folder)
 
 
-def pipeline_images(folder: str | Path, steps: int = 5, guidance: float = 4.0) -> torch.Tensor:
+def pipeline_images(
+    folder: str | Path, steps: int = 5, guidance_scale: float = 4.0
+) -> torch.Tensor:
     """Images of the pipeline that diffusers loads, for PROMPTS and SEEDS."""
     from diffusers import StableDiffusionPipeline
 
@@ -65,7 +67,7 @@ def pipeline_images(folder: str | Path, steps: int = 5, guidance: float = 4.0) -
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         output_type="pt",
         num_inference_steps=steps,
-        guidance_scale=guidance,
+        guidance_scale=guidance_scale,
         height=8,
         width=8,
     ).images
@@ -80,7 +82,9 @@ def test_generated_images_are_those_of_the_folder_and_of_the_export(
     pipeline, or a scheduler's own noise comes from another generator.
     """
     folder = folder_with({"_class_name": name}, tmp_path / "model")
-    backbone = TextToImage(folder, sampler=Sampler(name, steps=5, guidance=4.0)).eval()
+    backbone = TextToImage(
+        folder, sampler=Sampler(name, num_inference_steps=5, guidance_scale=4.0)
+    ).eval()
     images = backbone.generate_prompts(PROMPTS, SEEDS)
     assert torch.allclose(images, pipeline_images(folder), atol=1e-4)
     export(backbone, tmp_path / "export")
@@ -102,7 +106,9 @@ def test_another_sampler_keeps_the_noise_schedule_of_the_model(name: str) -> Non
 def test_the_default_sampler_draws_as_the_export_does(tmp_path: Path) -> None:
     """Fails when a folder of another scheduler's betas is sampled with those of DDIM."""
     folder = folder_with({"_class_name": "HeunDiscreteScheduler"}, tmp_path / "model")
-    backbone = TextToImage(folder, sampler=Sampler(steps=5, guidance=4.0)).eval()
+    backbone = TextToImage(
+        folder, sampler=Sampler(num_inference_steps=5, guidance_scale=4.0)
+    ).eval()
     export(backbone, tmp_path / "export")
     images = backbone.generate_prompts(PROMPTS, SEEDS)
     assert torch.allclose(images, pipeline_images(tmp_path / "export"), atol=1e-4)
@@ -111,7 +117,9 @@ def test_the_default_sampler_draws_as_the_export_does(tmp_path: Path) -> None:
 def test_options_outweigh_defaults_of_the_folder(tmp_path: Path) -> None:
     """Fails when an option is dropped where the folder leaves it to its class."""
     folder = folder_with({"_class_name": "DDIMScheduler"}, tmp_path / "model")
-    sampler = Sampler(steps=5, guidance=4.0, options={"timestep_spacing": "trailing"})
+    sampler = Sampler(
+        num_inference_steps=5, guidance_scale=4.0, options={"timestep_spacing": "trailing"}
+    )
     backbone = TextToImage(folder, sampler=sampler).eval()
     assert backbone.sampler.make(backbone).timesteps.tolist() == [999, 799, 599, 399, 199]
     export(backbone, tmp_path / "export")
@@ -127,11 +135,13 @@ def test_a_class_conditional_export_draws_the_same_images(name: str, tmp_path: P
     source = tmp_path / "model"
     export(class_conditional(), source)
     (source / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": name}))
-    backbone = ClassConditionalDiffusion(str(source), sampler=Sampler(name, steps=4)).eval()
+    backbone = ClassConditionalDiffusion(
+        str(source), sampler=Sampler(name, num_inference_steps=4)
+    ).eval()
     assert torch.equal(backbone.alphas_cumprod, getattr(diffusers, name)().alphas_cumprod)
     export(backbone, tmp_path / "export")
     again = ClassConditionalDiffusion(
-        str(tmp_path / "export"), sampler=Sampler(name, steps=4)
+        str(tmp_path / "export"), sampler=Sampler(name, num_inference_steps=4)
     ).eval()
     condition = backbone.labels([1, 2])
     assert torch.equal(backbone.generate(condition, SEEDS), again.generate(condition, SEEDS))
@@ -156,7 +166,7 @@ def test_a_sampler_that_cannot_draw_is_refused(
     """Fails when a scheduler of another kind of model answers with an exception of its own."""
     backbone = TextToImage(pipeline_folder())
     with pytest.raises(InputError, match=message):
-        Sampler(scheduler, steps=3, options=options).make(backbone)
+        Sampler(scheduler, num_inference_steps=3, options=options).make(backbone)
 
 
 def test_a_flow_model_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mu.utils.rng import uniform
 from tasks.shapes.task import NAMES
 from tasks.shapes.words import ATTRIBUTES, DRAWS, Attribute, caption, plain_caption
 
-SAMPLER = Sampler(steps=20, guidance=2.0)
+SAMPLER = Sampler(num_inference_steps=20, guidance_scale=2.0)
 _BATCH = 75
 
 

@@ -76,7 +76,7 @@ def test_what_a_run_began_from_counts_as_edited_too(tmp_path: Path) -> None:
 
 
 def test_adapters_become_edited_tensors(tmp_path: Path) -> None:
-    backbone = moved("xattn-strict", lora=LoRA(rank=2))
+    backbone = moved("xattn-strict", lora=LoRA(r=2))
     folder = export(backbone, tmp_path / "edited", "edited")
     assert all(
         ".attn2.to_k." in name or ".attn2.to_v." in name
@@ -97,7 +97,7 @@ def test_edited_tensors_take_new_adapters(tmp_path: Path) -> None:
     """
     backbone = moved("xattn")
     folder = export(backbone, tmp_path / "edited", "edited")
-    adapted = text_to_image(weights=str(folder), part="xattn", lora=LoRA(rank=2)).eval()
+    adapted = text_to_image(weights=str(folder), part="xattn", lora=LoRA(r=2)).eval()
     torch.testing.assert_close(
         adapted.generate_prompts(PROMPTS, [5, 6]), backbone.generate_prompts(PROMPTS, [5, 6])
     )

@@ -56,7 +56,7 @@ def test_the_tokenizer_has_vocabulary_and_merges(exported: Path) -> None:
 
 def test_adapters_of_the_text_encoder_have_its_published_names(tmp_path: Path) -> None:
     """Fails when an earlier version passes the text encoder's adapters over."""
-    backbone = text_to_image(part="text_encoder", lora=LoRA(rank=2))
+    backbone = text_to_image(part="text_encoder", lora=LoRA(r=2))
     export(backbone, tmp_path / "adapter", form="adapter")
     names = load_file(tmp_path / "adapter" / "pytorch_lora_weights.safetensors")
     assert names and all(name.startswith("text_encoder.text_model.") for name in names)

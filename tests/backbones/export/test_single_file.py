@@ -99,7 +99,7 @@ def test_a_text_encoder_of_open_clip_has_its_names(tmp_path: Path) -> None:
 
 def test_adapters_are_merged_into_the_file(tmp_path: Path) -> None:
     """Fails when a model with adapters is written without them."""
-    backbone = text_to_image(part="xattn", lora=LoRA(rank=2))
+    backbone = text_to_image(part="xattn", lora=LoRA(r=2))
     with torch.no_grad():
         for name, weight in backbone.named_parameters():
             if "lora_B" in name:

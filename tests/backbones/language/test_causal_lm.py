@@ -319,12 +319,12 @@ def test_answers_end_at_stop_strings_and_at_the_end_token() -> None:
     ]
     full_answers = backbone.generate(asked, 12)
     mark = full_answers[0][4:6]
-    stopped = backbone.generate(asked, 12, stop=[mark, "no such words"])
+    stopped = backbone.generate(asked, 12, stop_strings=[mark, "no such words"])
     assert stopped == [text.split(mark)[0] for text in full_answers]
     assert len(stopped[0]) < len(full_answers[0])
     ids = backbone.tokenizer("Eve makes", add_special_tokens=False)["input_ids"]
     assert backbone.decode_answer([*ids, backbone.tokenizer.eos_token_id, *ids]) == "Eve makes"
-    assert backbone.decode_answer(ids, stop=["makes", "e "]) == "Ev"
+    assert backbone.decode_answer(ids, stop_strings=["makes", "e "]) == "Ev"
 
 
 def test_no_pad_token_is_needed() -> None:

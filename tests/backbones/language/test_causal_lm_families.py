@@ -101,7 +101,7 @@ def test_adapters_of_a_family_are_trained_and_read_by_peft(family: str, tmp_path
     from peft import PeftModel
 
     tokens = batch()
-    backbone = CausalLM(family_folder(family), lora=LoRA(rank=2, alpha=4)).eval()
+    backbone = CausalLM(family_folder(family), lora=LoRA(r=2, lora_alpha=4)).eval()
     before = predicted(backbone.network, tokens)
     trained(backbone)
     logits = predicted(backbone.network, tokens)

@@ -72,7 +72,7 @@ def test_only_the_part_moves() -> None:
 
 
 def adapted(**changes: Any) -> CausalLM:
-    return causal_lm(**{"lora": LoRA(rank=2, alpha=4), "part": "self_attn", **changes})
+    return causal_lm(**{"lora": LoRA(r=2, lora_alpha=4), "part": "self_attn", **changes})
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def test_adapters_begin_as_the_original() -> None:
     assert torch.equal(backbone.predict(batch), causal_lm().eval().predict(batch))
     torch.manual_seed(3)
     assert different(weights(adapted()), weights(backbone)) == []
-    assert different(weights(adapted(lora=LoRA(rank=2, alpha=4, init_seed=1))), weights(backbone))
+    assert different(weights(adapted(lora=LoRA(r=2, lora_alpha=4, init_seed=1))), weights(backbone))
     assert all("mlp" in name for name in trained(adapted(part=["mlp"])))
     with pytest.raises(InputError, match="no linear or convolution layer in the part"):
         adapted(part="norm")
@@ -231,7 +231,7 @@ def test_adapters_of_another_base_are_refused(run: Any, tmp_path: Path) -> None:
         adapted(weights=wide)
     narrow, _ = run(adapted)
     with pytest.raises(InputError, match=r"lora_A.* of shape \[2, 16\] where .* has \[3, 16\]"):
-        adapted(weights=narrow, lora=LoRA(rank=3))
+        adapted(weights=narrow, lora=LoRA(r=3))
     with pytest.raises(InputError, match="with other adapters"):
         causal_lm(weights=narrow)
     trained_ones = adapted(weights=narrow)
@@ -303,7 +303,7 @@ def test_copies_share_the_tokenizer(make: Any) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"lora": LoRA(rank=2), "part": "mlp"}, {"part": r"layers\.1"}],
+    [{}, {"lora": LoRA(r=2), "part": "mlp"}, {"part": r"layers\.1"}],
     ids=["full", "lora", "part"],
 )
 def test_gradient_checkpointing_gives_the_same_gradients(changes: dict[str, Any]) -> None:

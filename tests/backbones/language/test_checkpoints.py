@@ -158,7 +158,7 @@ def test_a_folder_whose_torch_file_has_foreign_objects_is_read(
 
 def adapter_folder(target: Path, base: str | None = None) -> tuple[Path, Tensor]:
     """Folder of exported adapters, and the logits with them."""
-    backbone = causal_lm(lora=LoRA(rank=2, alpha=6)).eval()
+    backbone = causal_lm(lora=LoRA(r=2, lora_alpha=6)).eval()
     fill(backbone)
     path = export(backbone, target / "adapter", "adapter")
     if base is not None:
@@ -175,7 +175,7 @@ def test_a_folder_of_adapters_is_a_model_with_its_base(tmp_path: Path) -> None:
     assert not [name for name in merged.state_dict() if "lora" in name]
     assert merged.tokenizer.eos_token == causal_lm().tokenizer.eos_token
     assert len(merged.generate([[1, 5, 6]], 2)) == 1
-    onward = CausalLM(str(path), lora=LoRA(rank=3)).eval()
+    onward = CausalLM(str(path), lora=LoRA(r=3)).eval()
     assert torch.allclose(logits(onward), expected, atol=1e-5)
     assert {name for name, p in onward.named_parameters() if p.requires_grad} == {
         name for name, _ in onward.named_parameters() if "lora_" in name

@@ -132,21 +132,21 @@ def test_generation_follows_the_combined_logits(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "mixture"])
-@pytest.mark.parametrize("stop", [(), ("say",), ("bert", "town", "i i")])
+@pytest.mark.parametrize("stop_strings", [(), ("say",), ("bert", "town", "i i")])
 def test_a_difference_of_nothing_generates_as_the_model_alone(
-    kind: str, stop: tuple[str, ...]
+    kind: str, stop_strings: tuple[str, ...]
 ) -> None:
     """Fails when ends, stop strings or the order of the answers differ from those of a single
     model.
     """
     base, other = pair(kind)
     single = base.generate(PROMPTS, max_new_tokens=9, batch_size=2)
-    assert not stop or any(mark in text for text in single for mark in stop)
-    for mark in stop:
+    assert not stop_strings or any(mark in text for text in single for mark in stop_strings)
+    for mark in stop_strings:
         single = [text.split(mark)[0] for text in single]
     assert (
         GenericLogits(base, other, alpha=0.0).generate(
-            PROMPTS, max_new_tokens=9, stop=stop, batch_size=2
+            PROMPTS, max_new_tokens=9, stop_strings=stop_strings, batch_size=2
         )
         == single
     )

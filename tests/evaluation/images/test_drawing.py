@@ -224,7 +224,7 @@ def test_index_lists_the_images_of_a_folder(tmp_path: Path) -> None:
     images(job(tmp_path).run(Painter()))
     contents = json.loads((tmp_path / "images.json").read_text())
     assert [row["prompt"] for row in contents["rows"]] == [row.prompt for row in ROWS]
-    assert contents["sampler"]["init_args"]["steps"] == 2
+    assert contents["sampler"]["init_args"]["num_inference_steps"] == 2
 
 
 def test_names_of_files_stay_in_the_folder() -> None:

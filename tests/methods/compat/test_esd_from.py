@@ -8,7 +8,7 @@ from mu.methods.diffusion.esd import ESD
 from tests.support.denoised import PLAIN, Double, agree, prepared, square, step_of
 from tests.support.doubles import pictures, text_to_image
 
-SHORT = PartialSampling(steps=3)
+SHORT = PartialSampling(num_inference_steps=3)
 
 
 def test_the_rewrite_is_the_same_with_eta_one_less() -> None:

@@ -27,7 +27,7 @@ def generated_answers(**changes: Any) -> GeneratedAnswers:
         **{
             "instruction": "{question}",
             "max_new_tokens": 6,
-            "stop": (),
+            "stop_strings": (),
             "temperature": 2.0,
             **changes,
         }

@@ -106,7 +106,7 @@ def test_the_walk_of_the_released_sampler(
     seen: list[float] = []
     backbone = backbone_of(module)
     handle = backbone.unet.register_forward_pre_hook(lambda _, args: seen.append(float(args[1][0])))
-    _, t = PartialSampling(steps=10, guidance=3.0, timestep="jitter")(
+    _, t = PartialSampling(num_inference_steps=10, guidance_scale=3.0, timestep="jitter")(
         module, part, backbone.condition(part)
     )
     handle.remove()
@@ -129,7 +129,7 @@ def test_exact_latents_stand_at_their_timestep() -> None:
         return (noised - signal * clean) / level
 
     backbone.denoise = oracle  # type: ignore[method-assign]
-    source = PartialSampling(steps=10, guidance=1.0)
+    source = PartialSampling(num_inference_steps=10, guidance_scale=1.0)
     noised, t = source(module, part, backbone.condition(part))
     assert len(set(t.tolist())) > 2
     top = 91
@@ -194,7 +194,7 @@ def test_trajectories_are_sampled_once() -> None:
     calls: list[int] = []
     assert isinstance(module.reference, TextToImage)
     module.reference.unet.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
-    source = StoredTrajectories(count=1, steps=5, guidance=2.0)
+    source = StoredTrajectories(count=1, num_inference_steps=5, guidance_scale=2.0)
     first, _ = source(module, part, condition)
     paid = sum(calls)
     for visit in range(1, 4):

@@ -252,7 +252,11 @@ def test_its_defaults_are_the_papers() -> None:
         False,
     )
     latents: Any = module.latents
-    assert (latents.steps, latents.guidance, latents.timestep) == (50, 3.0, "exact")
+    assert (latents.num_inference_steps, latents.guidance_scale, latents.timestep) == (
+        50,
+        3.0,
+        "exact",
+    )
     assert (
         module.needs_labels,
         module.needs_retain,

@@ -52,7 +52,7 @@ def test_images_show_the_anchor() -> None:
     """Drawn by the original once: in the last step too. Mutations: the concept's prompt; images of
     the trained weights.
     """
-    sampler = Sampler(steps=2, guidance=2.0)
+    sampler = Sampler(num_inference_steps=2, guidance_scale=2.0)
     module = RecordsSteps(
         text_to_image(), sampler=sampler, optimizer=lambda p: torch.optim.SGD(p, lr=0.05)
     )

@@ -102,7 +102,7 @@ def test_the_default_substitute_is_a_random_other_class() -> None:
 
 
 def guided_gradients(
-    double: Double, batches: list[dict[str, Any]], guidance: float, max_norm: float | None
+    double: Double, batches: list[dict[str, Any]], guidance_scale: float, max_norm: float | None
 ) -> dict[str, Tensor]:
     """Σ_b ∇ℓ_b of guided predictions, each clipped."""
     total: dict[str, Tensor] = {}
@@ -112,7 +112,10 @@ def guided_gradients(
             for condition in (double.own(part), double.nothing(len(part["t"])))
         )
         slopes = double.slopes(
-            square((1 + (guidance - 1)) * conditional - (guidance - 1) * nothing, part["noise"])
+            square(
+                (1 + (guidance_scale - 1)) * conditional - (guidance_scale - 1) * nothing,
+                part["noise"],
+            )
         )
         norm = sum(float(slope.square().sum()) for slope in slopes.values()) ** 0.5
         factor = 1.0 if max_norm is None else min(1.0, max_norm / norm)
@@ -140,7 +143,7 @@ def test_the_saliency_is_that_of_guided_predictions(domain: str, max_norm: float
     instead of the batch.
     """
     make, task = MODELS[domain]
-    module = RecordsSaliency(make(), mask=GuidedSaliency(guidance=3.0, max_norm=max_norm))
+    module = RecordsSaliency(make(), mask=GuidedSaliency(guidance_scale=3.0, max_norm=max_norm))
     fit(module, task(), 1, max_steps=1)
     expected = guided_gradients(Double(make()), module.batches, 3.0, max_norm)
     assert len(module.batches) > 2
@@ -165,7 +168,7 @@ def test_with_guidance_one_it_is_plain_saliency(domain: str) -> None:
     def run(mask: Any) -> UnlearningModule:
         return fit(SalUnDiffusion(make(), mask=mask), task(), 1, max_steps=1)
 
-    guided = run(GuidedSaliency(guidance=1.0))
+    guided = run(GuidedSaliency(guidance_scale=1.0))
     plain = run(Saliency())
     assert different(weights(guided), weights(plain)) == []
     assert different(weights(guided), weights(run(GuidedSaliency()))) != []

@@ -21,7 +21,7 @@ FEW: dict[str, Any] = {
     "fisher_samples": 2,
     "fisher_timesteps": 5,
     "fisher_chunk": 3,
-    "sampler": Sampler(steps=2, guidance=1.0),
+    "sampler": Sampler(num_inference_steps=2, guidance_scale=1.0),
 }
 
 

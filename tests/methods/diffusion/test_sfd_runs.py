@@ -104,7 +104,7 @@ def test_a_resumed_run_ends_the_same_and_loads(domain: str, tmp_path: Path) -> N
             forget_weight=1.0,
             scheduler=OneCycle(),
             fake_dropout=0.3,
-            fake_guidance=1.5,
+            fake_guidance_scale=1.5,
         )
 
     task = threes if domain == "class" else lambda: pictures(batch_size=3, forget_batch_size=2)

@@ -87,7 +87,7 @@ def test_adapters_are_negated_as_a_product() -> None:
     """W_o − α s B A. Fails when both factors are negated (which changes nothing), or A is moved
     back.
     """
-    make = lambda: causal_lm(trained_state_with_adapters(), lora=LoRA(rank=2))  # noqa: E731
+    make = lambda: causal_lm(trained_state_with_adapters(), lora=LoRA(r=2))  # noqa: E731
     rate = functools.partial(torch.optim.SGD, lr=0.5)
     ahead = fit(Sees(make(), Forget(), lr=0.5), people(), 2).backbone
     module = fit(TaskVector(make(), alpha=2.0, optimizer=rate), people(), 2)
@@ -105,8 +105,8 @@ def test_adapters_are_negated_as_a_product() -> None:
                 p.fill_(0.1)
     with pytest.raises(InputError, match=r"adapter .* is not zero"):
         fit(TaskVector(used), people(), 1)
-    with pytest.raises(InputError, match="give the lora dora false"):
-        fit(TaskVector(causal_lm(lora=LoRA(rank=2, dora=True))), people(), 1)
+    with pytest.raises(InputError, match="give the lora use_dora false"):
+        fit(TaskVector(causal_lm(lora=LoRA(r=2, use_dora=True))), people(), 1)
 
 
 def products(model: Any) -> State:
@@ -119,7 +119,7 @@ def products(model: Any) -> State:
 
 
 def trained_state_with_adapters() -> State:
-    state = dict(weights(causal_lm(lora=LoRA(rank=2))))
+    state = dict(weights(causal_lm(lora=LoRA(r=2))))
     trained = trained_state()
     return {
         name: trained.get(name.replace(".base_layer.", "."), value) for name, value in state.items()

@@ -99,7 +99,7 @@ def test_rmu_computes_and_trains_no_more_than_it_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "lora"), [("llama", None), ("mixtral", None), ("llama", LoRA(rank=2))]
+    ("architecture", "lora"), [("llama", None), ("mixtral", None), ("llama", LoRA(r=2))]
 )
 def test_rmu_finds_its_weights(architecture: str, lora: Any) -> None:
     """Fails when a mixture of experts or adapters have other names than those that are looked

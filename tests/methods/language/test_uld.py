@@ -133,7 +133,7 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="weight below 0"):
         ULD(trained_model(), weight=0.5)
     with pytest.raises(InputError, match="without adapters"):
-        ULD(causal_lm(lora=LoRA(rank=2)))
+        ULD(causal_lm(lora=LoRA(r=2)))
     with pytest.raises(InputError, match="9 layers"):
         ULD(trained_model(), layers=9)
     assert ULD(CausalLM(model=folder("llama", 9))).assistant.layers == 2  # a quarter
