@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mu.bench.events import Outcome
 from mu.bench.execution import (
     PlannedRun,
     fit_and_test,
@@ -30,16 +30,6 @@ from mu.config.trainer_values import check_fit, check_names
 from mu.utils.errors import InputError, RunError
 from mu.utils.files import write_json
 from mu.utils.text_files import check_new_folder
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Outcome of a job: `ran`, `resumed`, `reused` or `failed`, with folder and reason."""
-
-    job: Job
-    state: str
-    folder: Path | None = None
-    reason: str = ""
 
 
 def _check_trainer(common: Mapping[str, Any], further: Any, prefix: str) -> None:

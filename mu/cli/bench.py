@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mu.bench.runner import Bench, Outcome
+from mu.bench.events import Outcome
+from mu.bench.runner import Bench
 from mu.bench.study import Study
 from mu.bench.study_file import read_study
 from mu.cli.parser import Parser

@@ -1,0 +1,1 @@
+"""Executors, which run the jobs of a study: in this process, worker processes, Ray, Slurm."""
