@@ -12,7 +12,7 @@ from callbacks.base import Evaluated, Suite, module_of, run_folder
 from callbacks.scores import Scores
 from mu.attacks.quantisation import Quantised, check, quantised
 from mu.core.module import UnlearningModule
-from mu.evaluation.text.graph import Metric
+from mu.evaluation.text.graph import Graph, Metric
 from mu.metrics.results import Result, compute_result
 from mu.utils.errors import InputError, UndefinedError
 
@@ -94,6 +94,7 @@ class Quantisation(Suite):
             run_folder(module.trainer), module, "forget", before["forget"], "Quantisation"
         )
         graph = scores.metric_graph(served, module) if self.metrics else None
+        # scores of a rounded copy for each number of bits
         forget = {}
         results = []
         details = {}
@@ -102,33 +103,29 @@ class Quantisation(Suite):
             details[bits] = self._budget(bits, copy)
             after = self._scores(copy.backbone, module)
             forget[bits] = after["forget"]
-            for part, part_scores in before.items():
-                results += [
-                    scores.score_result(
-                        f"quantisation/int{bits}/{score}/{part}",
-                        score,
-                        after[part][score],
-                        part,
-                        {"before": scores.mean_score(score, part_scores[score]), **details[bits]},
-                    )
-                    for score in part_scores
-                    if score != "index"
-                ]
+            results += _score_results(bits, before, after, details[bits])
             if graph is not None:
-                copy_graph = graph.for_model(copy.backbone)
-                results += [
-                    compute_result(
-                        f"quantisation/int{bits}/{metric.name}",
-                        scores.value_of(copy_graph, metric),
-                        detail={**scores.level_before(graph, metric), **details[bits]},
-                    )
-                    for metric in self.metrics
-                ]
+                results += self._metric_results(bits, graph, copy.backbone, details[bits])
+        # the copy that brings back the most
         try:
             headline = self._headline(before["forget"], forget, original, details)
         except UndefinedError as reason:
             headline = [Result("quantisation", None, split="forget", undefined=str(reason))]
         return [*headline, *results]
+
+    def _metric_results(
+        self, bits: int, graph: Graph, copy: Any, detail: dict[str, Any]
+    ) -> list[Result]:
+        """Metrics of the arguments on a rounded copy."""
+        copy_graph = graph.for_model(copy)
+        return [
+            compute_result(
+                f"quantisation/int{bits}/{metric.name}",
+                scores.value_of(copy_graph, metric),
+                detail={**scores.level_before(graph, metric), **detail},
+            )
+            for metric in self.metrics
+        ]
 
     def _headline(
         self,
@@ -169,18 +166,7 @@ class Quantisation(Suite):
             *scores.recovery("quantisation", main, {**levels_before, "after": levels[worst]}),
         ]
         if not lower:
-            fewest = min(self.bits)
-            robustness = 1.0 if levels[fewest] <= before_level else before_level / levels[fewest]
-            results.append(
-                Result(
-                    "quantisation/robustness",
-                    robustness,
-                    True,
-                    "forget",
-                    "",
-                    {"before": before_level, "after": levels[fewest], "bits": fewest},
-                )
-            )
+            results.append(_robustness(before_level, levels))
         return results
 
     def _scores(self, backbone: Any, module: UnlearningModule) -> dict[str, Scores]:
@@ -206,3 +192,38 @@ class Quantisation(Suite):
             "embeddings": self.embeddings,
             "head": self.head,
         }
+
+
+def _score_results(
+    bits: int,
+    before: Mapping[str, Scores],
+    after: Mapping[str, Scores],
+    detail: Mapping[str, Any],
+) -> list[Result]:
+    """Every score of every part of a rounded copy."""
+    return [
+        scores.score_result(
+            f"quantisation/int{bits}/{score}/{part}",
+            score,
+            after[part][score],
+            part,
+            {"before": scores.mean_score(score, part_scores[score]), **detail},
+        )
+        for part, part_scores in before.items()
+        for score in part_scores
+        if score != "index"
+    ]
+
+
+def _robustness(before: float, levels: Mapping[int, float]) -> Result:
+    """Accuracy before over that of the copy with the fewest bits, at most 1."""
+    fewest = min(levels)
+    after = levels[fewest]
+    return Result(
+        "quantisation/robustness",
+        1.0 if after <= before else before / after,
+        True,
+        "forget",
+        "",
+        {"before": before, "after": after, "bits": fewest},
+    )

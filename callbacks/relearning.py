@@ -104,6 +104,7 @@ class Relearning(Suite):
                 f"Relearning takes {self.attack.examples} of {len(forget)} forget samples, so "
                 "none is withheld; take fewer."
             )
+        # scores before and after the attack, and of the original
         served = module.served()
         before = scores.score_samples(served, module, forget)
         began = time.monotonic()
@@ -113,6 +114,7 @@ class Relearning(Suite):
         original = scores.original_scores(
             run_folder(module.trainer), module, "forget", before, "Relearning"
         )
+        # samples that the attack was trained on do not count as withheld
         used = torch.zeros(len(before["index"]), dtype=torch.bool)
         if self.part == "forget":
             used = torch.isin(before["index"], torch.tensor(forget.indices[attacked.positions]))
@@ -140,6 +142,7 @@ class Relearning(Suite):
         detail: dict[str, Any],
         module: UnlearningModule,
     ) -> list[Result]:
+        # headline: the main score on withheld samples
         main = scores.main_score(before)
         levels = {
             **_levels(main, before, original, ~used),
@@ -156,6 +159,7 @@ class Relearning(Suite):
                 {**detail, **levels, "score": main},
             )
         ]
+        # every score, on withheld samples and on those that were used
         for rows, name in ((~used, "withheld"), (used, "used")):
             for score in (score for score in before if score != "index" and bool(rows.any())):
                 results.append(
@@ -167,6 +171,7 @@ class Relearning(Suite):
                         _levels(score, before, original, rows),
                     )
                 )
+        # recovery, and the gap to the oracle
         results += scores.recovery("relearning", main, levels)
         compared = (
             self.oracle is not None

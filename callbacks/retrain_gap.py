@@ -138,12 +138,14 @@ class RetrainGap(Suite):
         """Distances between the outputs of model and oracle on the forget set."""
         forget = outputs["forget"]
         oracle_forget = load_outputs(self.oracle)["forget"]
+        # regression
         if "prediction" in forget:
             predictions = (forget["prediction"], oracle_forget["prediction"])
             distance = partial(distances.wasserstein1, *predictions)
             return [compute_result("wasserstein", distance, False, "forget")]
         if "logits" not in forget:
             return []
+        # classification
         logits = (forget["logits"].cpu(), oracle_forget["logits"])
         activation_distance, js_divergence, completeness = (
             partial(distance, *logits)

@@ -299,6 +299,7 @@ class ConceptErasure(Suite):
         rates: dict[str, list[Callable[[], Rate]]] = {name: [] for name in sets}
         by_label: list[Result] = []
         left_out = dict.fromkeys(sets, 0)
+        # rates of each judge, over both sets and over each
         for position, judge in enumerate(self.cross, 1):
             requested = _requested_labels(judge, jobs)
             for name, members in sets.items():
@@ -315,6 +316,7 @@ class ConceptErasure(Suite):
                 if not name:
                     about = {**common, **judge.detail()}
                     by_label += name_results("CRA", values, rows, labels, "", about, single=True)
+        # their mean over judges
         common |= _joined_details(self.cross)
         results = []
         for name, computations in rates.items():

@@ -180,6 +180,7 @@ class ImageQuality(Suite):
     ) -> list[Result]:
         assert self.features is not None
         store = Outputs().to(module.device)
+        # features of the real images
         for images, positions in self._real(module, size):
             features = self.features.extract(images.to(module.device))
             store.update(
@@ -195,6 +196,7 @@ class ImageQuality(Suite):
             "reference": self.reference,
             "real_images": len(real),
         }
+        # distances with the floor among real images
         results = []
         if "FID" in self.metrics:
             results += self._with_floor("FID", distances.fid, real, drawn, detail)

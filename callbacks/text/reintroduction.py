@@ -99,6 +99,7 @@ class Reintroduction(Suite):
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Results `reintroduction` and its parts."""
+        # questions with and without facts before them
         task_sets, task_encoder = questions_of(module)
         sets = self.contexts(task_sets)
         graph = scores.metric_graph(
@@ -111,6 +112,7 @@ class Reintroduction(Suite):
             "tokens": _tokens(graph, "context"),
             "tokens_without": _tokens(graph, "question"),
         }
+        # levels of each measure, and gains by the facts
         measures: dict[str, Callable[[str], Metric]] = {"accuracy": ExactMemorisation, "loss": Loss}
         if all(row.get("perturbed_answer") for row in sets["question"].rows):
             measures["choice"] = ChoiceAccuracy

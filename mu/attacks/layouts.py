@@ -95,6 +95,7 @@ class Layout(Reconstructible, ABC):
         for row in ids.tolist():
             prompt = row[1 : row.index(end, 1)]
             order = self.order_of(prompt, tokenizer)
+            # refuse prompts without room or without a slot
             if len(order) + 2 > len(row):
                 free = order.count(FREE)
                 text = tokenizer.decode(prompt)
@@ -111,6 +112,7 @@ class Layout(Reconstructible, ABC):
                     f"{type(self).__name__} has no place for an adversarial token in an empty "
                     "prompt; choose another layout."
                 )
+            # write the row, and the number of the slot at each position
             written = [
                 row[0],
                 *(row[0] if entry == FREE else prompt[entry] for entry in order),

@@ -95,12 +95,14 @@ def quantised(
     Raises:
         InputError: when there is no linear layer.
     """
+    # copy with merged adapters
     check(bits, group)
     copy = separate_copy(backbone).eval()
     if any(".lora_" in name for name, _ in copy.named_parameters()):
         from mu.backbones.lora import merge_adapters
 
         merge_adapters(copy)
+    # choose the matrices
     tables = _embeddings(copy)
     heads = _heads(copy)
     chosen = [
@@ -114,6 +116,7 @@ def quantised(
         raise InputError(
             f"{type(backbone).__name__} has no linear layer, so there is nothing to quantise."
         )
+    # round them
     moved = torch.zeros((), dtype=torch.float64)
     for weight, turned in chosen:
         grid = round_to_nearest(

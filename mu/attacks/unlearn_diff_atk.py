@@ -107,6 +107,7 @@ class AttackSummary:
         Raises:
             InputError: when there is no prompt.
         """
+        # padded rows do not count
         results = list(results)
         real = [
             ~r.adversarial["padded"] if "padded" in r.adversarial else torch.ones_like(r.success)
@@ -126,6 +127,7 @@ class AttackSummary:
                 if selected
             ]
 
+        # join the batches
         names = sorted({name for r in results for name in r.evaluations})
         return cls(
             rows([r.adversarial["index"] for r in results]),

@@ -218,6 +218,7 @@ def _collapse(
 def _scikit_learn(x: Array, positive: NDArray[np.bool_], C: float, gamma: float) -> SVCFit:
     from sklearn.svm import SVC
 
+    # fit
     settings: dict[str, Any] = {
         "C": C,
         "kernel": "rbf",
@@ -229,6 +230,7 @@ def _scikit_learn(x: Array, positive: NDArray[np.bool_], C: float, gamma: float)
     points = np.asarray(model.support_vectors_)
     weight = np.asarray(model.dual_coef_)[0]
     intercept = float(np.asarray(model.intercept_)[0])
+    # the dual objective needs the kernel of the support vectors among themselves
     on_points = SVCFit(points, weight, 0.0, gamma, 0.0, 0.0, 0.0, 0, 0, "").decision_function(
         points
     )

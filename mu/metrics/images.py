@@ -100,6 +100,7 @@ def kid(
     from torchmetrics.image.kid import KernelInceptionDistance
 
     _check(real, drawn)
+    # check the sizes
     if subsets < 1 or subset_size < 2:
         raise InputError(
             f"KID takes at least one subset of two images, not {subsets} of {subset_size}."
@@ -117,6 +118,7 @@ def kid(
         metric = KernelInceptionDistance(
             feature=extractor, subsets=subsets, subset_size=subset_size, sync_on_compute=False
         )
+    # draw the subsets from a generator of their own
     metric.update(real.cpu().double(), real=True)
     metric.update(drawn.cpu().double(), real=False)
     with torch.random.fork_rng(devices=[]):

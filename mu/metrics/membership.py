@@ -51,6 +51,7 @@ def scrub_mia(
         >>> scrub_mia(torch.zeros(20), label, torch.full((20,), 9.0), label)
         1.0
     """
+    # keep test samples of the forget set's classes
     forget = as_vector(forget_nll, "forget_nll").cpu()
     test = as_vector(test_nll, "test_nll").cpu()[torch.isin(test_label.cpu(), forget_label.cpu())]
     size = min(len(forget), len(test))
@@ -63,9 +64,11 @@ def scrub_mia(
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
+    # bring both sides to equal size
     draw = np.random.default_rng(seed)
     sides = [side.numpy()[np.sort(draw.permutation(len(side))[:size])] for side in (forget, test)]
     features = np.clip(np.concatenate(sides), -100.0, 100.0)[:, None]
+    # cross-validate
     folds = StratifiedShuffleSplit(n_splits=splits, random_state=seed)
     return float(
         np.mean(

@@ -61,6 +61,7 @@ class Outputs(Metric):
                 f"the outputs of split {split} need an `index` [B] of integers, the samples' "
                 "stable numbers."
             )
+        # name each row by its split and index, without padded rows
         padded = values.get("padded")
         real = (
             torch.ones_like(index, dtype=torch.bool) if padded is None else ~padded.to(torch.bool)
@@ -69,6 +70,7 @@ class Outputs(Metric):
         rows = torch.stack(
             [torch.full_like(index, code, dtype=torch.int64), index.to(torch.int64)], dim=1
         )[real]
+        # append the values
         self._splits[code] = split
         for name, value in values.items():
             if name == "padded":

@@ -141,6 +141,7 @@ class SVCSolver:
             gradient = penalty * (u - centre) - design.T @ self._fold(proposal)
             if np.abs(gradient).max() <= bound:
                 return proposal, float(u[0]), True
+            # Newton direction, by the curvature of multipliers between their bounds
             inside = (shifted > 0) & (shifted < self.C)
             curvature = sigma * sum_by_group(self.group[inside], self.count[inside], len(design))
             free = np.flatnonzero(curvature)
@@ -150,6 +151,7 @@ class SVCSolver:
             factor = cho_factor(hessian, lower=True, overwrite_a=True, check_finite=False)
             direction = -cho_solve(factor, gradient, check_finite=False)
             change = design @ direction
+            # line search
             length = self._line_search(
                 shifted,
                 -sigma * self.sign * change[self.group],

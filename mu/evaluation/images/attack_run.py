@@ -52,11 +52,13 @@ def attack_prompts(
     Raises:
         InputError: when the attack does not work on prompts.
     """
+    # divide the prompts into batches
     count = len(job.rows)
     batches = [
         list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)
     ]
     attack = _with_sampler(attack, job.sampler)
+    # attack the batches of this rank
     store = Outputs().to(module.device)
     results = []
     rank = module.global_rank

@@ -141,6 +141,7 @@ class ClassifierJudge(Judge):
         from mu.utils.weights import load_weights
 
         tensors, metadata = load_weights(location)
+        # network: the argument, else the metadata
         library = metadata.get("library")
         architecture = metadata.get("architecture")
         network = self.network or (
@@ -152,6 +153,7 @@ class ClassifierJudge(Judge):
             raise InputError(
                 f"the metadata of {self.weights} do not name a network; give the judge's network."
             )
+        # number of classes: the metadata, else the names, else the size of the last layer
         classes = (
             metadata.get("num_classes")
             or len(self.class_names or _class_names(metadata))

@@ -46,6 +46,7 @@ class OpenCLIP(Reconstructible):
                 raise InputError(
                     "CLIP needs the package open_clip_torch; install mu-unlearning[diffusion]."
                 ) from error
+            # check the names of model and weights
             if self.model not in open_clip.list_models():
                 raise InputError(
                     f"open_clip has no model {self.model!r}; open_clip.list_models() lists those "

@@ -225,6 +225,7 @@ class ImageJob:
     def _open(self, backbone: Any, identity: str | None) -> str:
         """Check or write the index of the folder; returns the stamp of its files."""
         assert self.folder is not None
+        # identity of the job
         contents = {
             "format": _FORMAT,
             "model": identity or model_identity(backbone),
@@ -238,6 +239,7 @@ class ImageJob:
             if self.folder.is_dir()
             else []
         )
+        # compare with the job that wrote the folder
         if INDEX in names:
             stored = read_json(self.folder / INDEX)
             difference = next(

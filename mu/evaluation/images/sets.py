@@ -117,6 +117,7 @@ class ImageSet(Reconstructible):
         Raises:
             InputError: when no prompt or class is selected.
         """
+        # select the prompts or classes
         subjects = (
             self._file_subjects() if self.file is not None else _part_subjects(module, self.part)
         )
@@ -126,6 +127,7 @@ class ImageSet(Reconstructible):
                 f"no prompt of {self.file or 'the part ' + repr(self.part)} has what `where` and "
                 "`without` ask for."
             )
+        # number their images by seed
         per_subject = self.images_per_prompt
         first = [
             self.seed + index * per_subject if row.seed is None else row.seed

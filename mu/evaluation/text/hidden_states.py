@@ -100,6 +100,7 @@ def logit_lens(model: CausalLM, pairs: Sequence[Pair], eos: int) -> dict[str, Te
     scored[torch.arange(len(pairs), device=labels.device)[ended], last[ended]] = False
     targets = labels[scored]
     step = max(1, _LOGITS_PER_STEP // model.vocabulary)
+    # rank the true token at each layer, some positions at a time
     ranks = []
     probabilities = []
     for output in layer_outputs(model, batch):

@@ -140,6 +140,7 @@ class GeneratedText(Leaf[Texts]):
         return rows if self.rows is None else rows.select(self.rows)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Texts:
+        # order the prompts by length
         encoded = graph.encoded(self)
         prompts = [ids for ids, _ in encoded.pairs]
         indices = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
@@ -147,6 +148,7 @@ class GeneratedText(Leaf[Texts]):
             indices[start : start + graph.prompts_per_batch]
             for start in range(0, len(indices), graph.prompts_per_batch)
         ]
+        # answer them
         parts = graph.run(
             self,
             encoded,
@@ -162,6 +164,7 @@ class GeneratedText(Leaf[Texts]):
         )
         if any(bool(part["nan"].any()) for part in parts):
             raise UndefinedError(NOT_FINITE)
+        # bring the answers into the order of rows, without their prefix
         texts = {
             index: text
             for indices, part in zip(order, parts, strict=True)

@@ -110,6 +110,7 @@ class OracleFile(OracleLog):
     def measure(self, node: Metric, graph: Graph) -> Measurement:
         if not self.native:
             return self._from_other_format(node, graph)
+        # read the log
         try:
             value = self.raw["values"].get(node.name)
             tokens = self.raw["tokens"].get(node.name)
@@ -127,6 +128,7 @@ class OracleFile(OracleLog):
                 f"the oracle's log {self.path} has no {node.name}; test that run with the same "
                 "suites and settings."
             )
+        # compare items and tokens with those of this run
         measurement = graph.value(node)
         if items is not None and measurement.index is not None:
             self._check_items([int(index) for index in items], measurement.index.tolist(), node)
@@ -136,6 +138,7 @@ class OracleFile(OracleLog):
                 "rows, another tokenizer, template or max_length); test that run on this task "
                 "with this model's template."
             )
+        # give the items in the order of this run
         if items is None or measurement.index is None:
             return Measurement(float(value))
         return Measurement(
@@ -205,6 +208,7 @@ def save_log(folder: Path | str, graph: Graph) -> None:
     Measurements of other suites on the same model are kept.
     """
     file = Path(folder) / LOG
+    # begin with measurements of the same model
     log: dict[str, Any] = {
         "format": _FORMAT,
         "weights": graph.weights,
@@ -220,6 +224,7 @@ def save_log(folder: Path | str, graph: Graph) -> None:
             graph.model,
         ):
             log = stored
+    # add those of the graph
     for node, measured in graph.measurements():
         log["values"][node.name] = _json_number(measured.value)
         log["tokens"][node.name] = graph.tokens(node)

@@ -185,6 +185,7 @@ class LensScores(Leaf[Lens]):
         return graph.encoded(Scored(self.set))
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Lens:
+        # read the answers at every layer
         encoded = graph.encoded(self)
         order = batches_by_length([len(ids) for ids, _ in encoded.pairs], graph.tokens_per_batch)
         model = probed_model(graph.backbone)
@@ -200,6 +201,7 @@ class LensScores(Leaf[Lens]):
             ),
             f"reading {self.set}",
         )
+        # row of each token
         indices = torch.tensor([index for batch in order for index in batch])
         row = torch.cat(
             [
@@ -233,6 +235,7 @@ class LensAccuracy(Metric):
         rows = len(graph.questions(self.set))
         if bool(lens.probability.isnan().any()):
             raise UndefinedError(NOT_FINITE)
+        # average over the tokens of each row
         hits, probability, inverse = (
             mean_by_row(values, lens.row, rows)
             for values in (
@@ -241,6 +244,7 @@ class LensAccuracy(Metric):
                 1 / (1 + lens.rank.double()),
             )
         )
+        # choose the layer
         accuracy = hits.mean(0)
         layer = int(accuracy.argmax())
         curves = {

@@ -253,6 +253,7 @@ def gradient_scores(backbone: Any, pairs: Sequence[Pair], p: float, eos: int) ->
     scores = []
     with torch.inference_mode(False), torch.enable_grad():
         try:
+            # frozen weights count too
             for weight in weights:
                 weight.requires_grad_(True)
             for pair in pairs:

@@ -231,6 +231,7 @@ def _planned_rows(module: Method, endless: int | None) -> Iterator[Iterator[tupl
             )
         yield ((position, 0) for position in range(endless))
         return
+    # plan of the task, epoch by epoch
     limit = trainer.limit_train_batches
     sampler = (
         _task(module)

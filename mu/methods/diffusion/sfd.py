@@ -114,6 +114,7 @@ class SFD(ScoreDistillationMethod):
             scheduler=scheduler,
             **kwargs,
         )
+        # weights of the terms
         self.weights = {"retain": retain_weight, "forget": forget_weight}
         self.fake_weights = {
             "retain": retain_weight if fake_retain_weight is None else fake_retain_weight,
@@ -123,6 +124,7 @@ class SFD(ScoreDistillationMethod):
         if substitute is None:
             substitute = GivenByTask() if isinstance(backbone, TextToImage) else NextLabel()
         self.substitute = substitute
+        # score loss and its noise levels
         self.alpha = alpha if score_gradient else 1.0
         self.score_gradient = score_gradient
         self.t_init = round(t_init * backbone.timesteps)

@@ -95,11 +95,13 @@ class Blindspot(TwoModelMethod):
         if self.phase == AUXILIARY:
             assert retain is not None
             return {"proxy": self.reduce(proxy.loss(retain), retain)}
+        # one forward pass of both parts
         sizes = [0 if part is None else len(part["index"]) for part in (forget, retain)]
         with layer_outputs(self.backbone.network, self.layers) as student_layers:  # type: ignore[arg-type]
             forget_output, retain_output = self.backbone.predict(concatenate(forget, retain)).split(
                 sizes
             )
+        # forget: outputs and layers of the proxy
         terms = {}
         if forget is not None:
             with torch.no_grad(), layer_outputs(proxy.network, self.layers) as proxy_layers:  # type: ignore[arg-type]
@@ -114,6 +116,7 @@ class Blindspot(TwoModelMethod):
                 self.attention_weight,
             )
             terms["forget"] = self.mean(values, forget)
+        # retain: true targets
         if retain is not None:
             loss = self.backbone.loss(retain, prediction=retain_output)
             terms["retain"] = self.reduce(loss, retain)
