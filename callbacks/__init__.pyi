@@ -19,6 +19,7 @@ from .text.memorisation import Memorisation as Memorisation
 from .text.memorisation import MemorisationReferenceCode as MemorisationReferenceCode
 from .text.probes import LinearProbe as LinearProbe
 from .text.probes import LogitLens as LogitLens
+from .text.question_answer import QuestionAnswering as QuestionAnswering
 from .text.reintroduction import Reintroduction as Reintroduction
 from .text.tofu import TOFU as TOFU
 

@@ -10,6 +10,8 @@ from .images.features import Features as Features
 from .images.judges import Judge as Judge
 from .images.nudenet_judge import NudeNetJudge as NudeNetJudge
 from .images.sets import ImageSet as ImageSet
+from .text.answers import ExactMatch as ExactMatch
+from .text.answers import Perplexity as Perplexity
 from .text.graph import Graph as Graph
 from .text.graph import Measurement as Measurement
 from .text.graph import Metric as Metric

@@ -295,7 +295,7 @@ def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
             r"no set 'nothing'",
         ),
         (lambda: Memorisation(**{**SETTINGS, "holdout": "strangers"}), r"no set 'strangers'"),
-        (lambda: Memorisation(attacks=["reference"], **SETTINGS), r"give Memorisation the oracle"),
+        (lambda: Memorisation(attacks=["reference"], **SETTINGS), r"give the suite the oracle"),
         (lambda: TOFU("runs/nowhere", **SETTINGS), r"there is no file runs/nowhere"),
     ],
 )
