@@ -7,4 +7,5 @@ from .lr import OneCycle as OneCycle
 from .lr import Steps as Steps
 from .masks import WeightMask as WeightMask
 from .module import UnlearningModule as UnlearningModule
+from .pretrained_model import PretrainedModel as PretrainedModel
 from .substitutes import Substitute as Substitute
