@@ -1,54 +1,35 @@
-"""Reading and checking of study files."""
+"""Reading of study files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mu.bench.study import Seeds, Study
-from mu.bench.study_checks import LARGEST_SEED, check_method, check_types
-from mu.config.callback_options import set_argument
-from mu.config.merge import listed, merge
+from mu.bench.study_checks import check_entries, check_names
+from mu.bench.study_overrides import with_overrides
+from mu.bench.study_schema import StudyFile, entries
+from mu.config.classes import find
+from mu.config.merge import merge
 from mu.utils.errors import InputError
 from mu.utils.shipped_files import find_config
-from mu.utils.text_files import check_folder_name, file_fault, read_yaml, shortened
-
-KEYS = {
-    "name",
-    "output",
-    "title",
-    "seeds",
-    "backbone",
-    "original",
-    "oracle",
-    "recipe",
-    "tasks",
-    "methods",
-    "suites",
-    "gap",
-    "trainer",
-    "search",
-    "threads",
-}
-PAIR = {"model", "trainer", "forget_batch_size", "search", "found", "skip"}
-CHOICES = {"original": ("trained", "given"), "oracle": ("retrain", "none")}
-"""What a study may say about its two reference models; the first is the default."""
-
-RESERVED_FOLDERS = ("originals", "search")
-"""Folders of a study beside those of its tasks."""
+from mu.utils.text_files import check_folder_name, file_fault, read_yaml
 
 
-def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Study:
+def read_study(
+    path: str | Path, overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+) -> Study:
     """Read and check a study file.
 
     Args:
-        path: the YAML file.
-        overrides: merged over it.
+        path: the YAML file, or the name of a configuration (`bench/quickstart`).
+        overrides: values by key, written with dots: `methods.SalUn.trainer.max_epochs`.
 
     Raises:
         InputError: names the file, the key and what would be right.
     """
+    # 1. the file
     if file_fault(path) == "does not exist":
         path = find_config(path)
         if file_fault(path) == "does not exist":
@@ -56,212 +37,99 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     path = Path(path)
     raw = read_yaml(path)
     if not isinstance(raw, Mapping):
-        raise InputError(
-            f"{path} is not a study: it should be a mapping with {', '.join(sorted(KEYS))}."
-        )
-    raw = _with_overrides(raw, overrides or {})
-    unknown = sorted(set(raw) - KEYS)
-    if unknown:
-        raise InputError(
-            f"{path} has the unknown key {unknown[0]!r}; a study has {', '.join(sorted(KEYS))}."
-        )
-    chosen = {key: raw.get(key, choices[0]) for key, choices in CHOICES.items()}
-    for key, choices in CHOICES.items():
-        if chosen[key] not in choices and not (
-            key == "oracle" and isinstance(chosen[key], Mapping) and chosen[key]
-        ):
-            raise InputError(
-                f"{path}: {key} is {chosen[key]!r}; it is {' or '.join(choices)}"
-                f"{', or init_args of the backbone that is the oracle' if key == 'oracle' else ''}."
-            )
-    _check_keys(
-        path, raw, needs_recipe=chosen["original"] == "trained" or chosen["oracle"] == "retrain"
-    )
-    check_types(path, raw)
-    name = str(raw.get("name") or path.stem)
+        keys = ", ".join(entry.name for entry in entries(StudyFile))
+        raise InputError(f"{path} is not a study: it should be a mapping with {keys}.")
+    # 2. presets, overrides and checks
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    raw = with_overrides(path, raw, pairs)
+    check_names(path, raw)
+    check_entries(path, raw)
+    name = raw.get("name") or path.stem
     if not raw.get("output"):
         check_folder_name(name, f"{path}: the name")
-    _check_names(path, raw)
-    _check_methods(path, raw)
-    return Study(
+    # 3. the study
+    study = Study(
         name=name,
         output=Path(raw.get("output") or Path("runs") / name),
-        seeds=tuple(_seeds(path, raw.get("seeds", [0]))),
-        backbone=raw["backbone"],
+        seeds=_seeds(path, raw.get("seeds", [0])),
+        backbone=_with_path(raw["backbone"]),
         recipe=raw.get("recipe") or {},
-        tasks=raw["tasks"],
-        methods=raw["methods"],
-        suites=raw["suites"],
-        gap=raw.get("gap"),
-        title=str(raw.get("title") or name),
+        tasks={key: _task(spec) for key, spec in raw["tasks"].items()},
+        methods={key: _method(spec) for key, spec in raw["methods"].items()},
+        suites=[_suite(suite) for suite in raw["suites"]],
+        gap=_with_path(raw["gap"]) if raw.get("gap") else None,
+        original=raw.get("original", "trained"),
+        oracle=raw.get("oracle", "retrain"),
+        title=raw.get("title") or name,
         trainer=raw.get("trainer") or {},
         search=raw.get("search") or {},
         threads=raw.get("threads"),
-        **chosen,
     )
-
-
-def _with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A study with the entries of the command line.
-
-    Arguments under `suites` and `tasks.TASK.suites` reach every suite there that takes them.
-    """
-    study = merge(raw, _without_suites(overrides))
-    owners = [(study, overrides, "suites")]
-    for name, entries in _mapping(overrides.get("tasks")).items():
-        task = _mapping(study.get("tasks")).get(name)
-        owners += [(task, _mapping(entries), f"tasks.{name}.suites")]
-    for owner, entries, key in owners:
-        arguments = entries.get("suites")
-        if not isinstance(arguments, Mapping) or not isinstance(owner, dict):
-            continue
-        for name, value in arguments.items():
-            suites = listed(owner.get("suites"))
-            owner["suites"] = set_argument(suites, [str(name)], value, f"--set {key}.{name}")
+    _check_suites(path, study)
     return study
 
 
-def _without_suites(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of the command line other than arguments of suites."""
-    entries = {
-        key: value
-        for key, value in overrides.items()
-        if key != "suites" or not isinstance(value, Mapping)
-    }
-    if isinstance(entries.get("tasks"), Mapping):
-        entries["tasks"] = {
-            name: _without_suites(task) if isinstance(task, Mapping) else task
-            for name, task in entries["tasks"].items()
-        }
-    return entries
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _check_keys(path: Path, raw: Mapping[str, Any], needs_recipe: bool) -> None:
-    for key in ("backbone", "recipe", "tasks", "methods", "suites"):
-        if not raw.get(key):
-            if key != "recipe":
-                raise InputError(f"{path} lacks {key!r}, which every study needs.")
-            if needs_recipe:
-                raise InputError(
-                    f"{path} lacks 'recipe', by which original and oracle are trained; a study "
-                    "does without where it says `original: given` and `oracle: none`."
-                )
-        elif not isinstance(raw[key], list if key == "suites" else Mapping):
+def _check_suites(path: Path, study: Study) -> None:
+    """Check that no task is measured twice by one suite with the same arguments."""
+    for task in study.tasks:
+        specs = [
+            merge({"init_args": {}}, suite if isinstance(suite, Mapping) else {"class_path": suite})
+            for suite in study.suites_of(task)
+        ]
+        twice = next((spec for spec in specs if specs.count(spec) > 1), None)
+        if twice is not None:
             raise InputError(
-                f"{path}: {key} should be a {'list' if key == 'suites' else 'mapping'}, not "
-                f"{raw[key]!r}."
+                f"{path}: the suite {twice['class_path']} stands twice among those of task {task}; "
+                "name it once."
             )
 
 
-def _check_names(path: Path, raw: Mapping[str, Any]) -> None:
-    """Check the names of tasks and methods, which become folders below the study's."""
-    for key in ("tasks", "methods"):
-        names = [check_folder_name(name, f"{path}: the name in {key}") for name in raw[key]]
-        folded = [name.casefold() for name in names]
-        for name in names:
-            if folded.count(name.casefold()) > 1:
-                raise InputError(
-                    f"{path}: {key}.{name} differs from another name only in capitals, and both "
-                    "are names of folders; rename one."
-                )
-    for name in raw["tasks"]:
-        if name in RESERVED_FOLDERS:
-            raise InputError(
-                f"{path}: tasks.{name} is the name of a folder that the study itself writes; "
-                "rename the task."
-            )
+def _task(spec: Mapping[str, Any]) -> dict[str, Any]:
+    task = _with_path(spec)
+    if task.get("suites"):
+        task["suites"] = [_suite(suite) for suite in task["suites"]]
+    if task.get("methods"):
+        task["methods"] = {name: _method(entry) for name, entry in task["methods"].items()}
+    return task
 
 
-def _check_methods(path: Path, raw: Mapping[str, Any]) -> None:
-    for task, spec in raw["tasks"].items():
-        if not isinstance(spec, Mapping) or not isinstance(spec.get("methods") or {}, Mapping):
-            raise InputError(
-                f"{path}: tasks.{task} should be a mapping with a class_path, and its methods one "
-                f"by name; it is {spec!r}."
-            )
-        if not isinstance(spec.get("suites") or [], list):
-            raise InputError(
-                f"{path}: tasks.{task}.suites should be a list, not {spec['suites']!r}."
-            )
-    inside = {
-        f"tasks.{task}.methods": spec.get("methods") or {} for task, spec in raw["tasks"].items()
-    }
-    for where, methods in {"methods": raw["methods"], **inside}.items():
-        for name, spec in methods.items():
-            if name in ("original", "oracle"):
-                raise InputError(
-                    f"{path}: {where}.{name} is a reserved name; original and oracle are trained "
-                    "by `recipe`."
-                )
-            if name not in raw["methods"]:
-                raise InputError(
-                    f"{path}: {where}.{name} overrides a method that `methods` does not have."
-                )
-            if not isinstance(spec, Mapping):
-                raise InputError(
-                    f"{path}: {where}.{name} should be a mapping with {', '.join(sorted(PAIR))}, "
-                    f"not {spec!r}."
-                )
-            unknown = sorted(set(spec) - PAIR)
-            if unknown:
-                raise InputError(
-                    f"{path}: {where}.{name} has the unknown key {unknown[0]!r}; it has "
-                    f"{', '.join(sorted(PAIR))}."
-                )
-            check_method(f"{path}: {where}.{name}", spec)
-            _check_backbone(f"{path}: {where}.{name}", spec)
-    for name, spec in raw["methods"].items():
-        if "class_path" not in (spec.get("model") or {}):
-            raise InputError(f"{path}: methods.{name}.model needs a class_path.")
+def _method(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, "model": _with_path(spec["model"])} if spec.get("model") else dict(spec)
 
 
-def _check_backbone(where: str, spec: Mapping[str, Any]) -> None:
-    value: Any = spec
-    for key in ("model", "init_args", "backbone", "init_args"):
-        value = value.get(key)
-        if not isinstance(value, Mapping):
-            return
-    if "weights" in value:
-        raise InputError(
-            f"{where} gives its backbone weights of its own; every method starts from the "
-            "original, whose weights belong to the study's backbone."
-        )
+def _suite(spec: Any) -> Any:
+    return _full_path(spec) if isinstance(spec, str) else _with_path(spec)
 
 
-def _seeds(path: Path, raw: Any) -> list[Seeds]:
-    repetitions = []
-    for entry in raw if isinstance(raw, list) else [raw]:
-        if isinstance(entry, bool) or not isinstance(entry, int | Mapping):
-            raise InputError(
-                f"{path}: a seed is a whole number, or split, train and unlearn; {entry!r} is "
-                "neither."
-            )
-        try:
-            repetitions.append(
-                Seeds(entry, entry, entry) if isinstance(entry, int) else Seeds(**dict(entry))
-            )
-        except TypeError:
-            raise InputError(
-                f"{path}: a seed with parts needs split, train and unlearn; {entry} has others."
-            ) from None
-        parts = repetitions[-1].as_dict().values()
-        if any(type(part) is int and not 0 <= part <= LARGEST_SEED for part in parts):
-            raise InputError(
-                f"{path}: the seed {shortened(entry)} is out of range; a seed is from 0 to "
-                f"{LARGEST_SEED}."
-            )
-        if not all(type(part) is int for part in parts):
-            raise InputError(
-                f"{path}: the parts of a seed are whole numbers; those of {entry} are not."
-            )
+def _with_path(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A class with its full path, where its name alone was given."""
+    return (
+        {**spec, "class_path": _full_path(spec["class_path"])}
+        if "class_path" in spec
+        else dict(spec)
+    )
+
+
+def _full_path(path: str) -> str:
+    """Path of a class of mu or a plugin; an unknown name stays for the check that follows."""
+    if "." in path:
+        return path
+    from mu.utils.spec import class_path
+
+    cls = find(path)
+    return path if cls is None else class_path(cls)
+
+
+def _seeds(path: Path, raw: Any) -> tuple[Seeds, ...]:
+    """Repetitions of a study, each once."""
+    repetitions = [
+        Seeds(entry, entry, entry) if isinstance(entry, int) else Seeds(**entry)
+        for entry in (raw if isinstance(raw, list) else [raw])
+    ]
     if not repetitions:
         raise InputError(
             f"{path}: `seeds` is empty, so that nothing would run; give one seed a repetition."
         )
     if len(set(repetitions)) != len(repetitions):
         raise InputError(f"{path}: a seed stands twice in `seeds`.")
-    return repetitions
+    return tuple(repetitions)

@@ -10,7 +10,7 @@ from mu.bench.runner import Bench
 from mu.bench.study import Study
 from mu.bench.study_file import read_study
 from mu.cli.parser import Parser
-from mu.config.components import merge
+from mu.config.spec_faults import CommandLineValue
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_json
 from mu.utils.text_files import parse_yaml, shortened
@@ -71,27 +71,25 @@ def _parser() -> Parser:
     return parser
 
 
-def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Entries of the study that the command line overrides."""
-    layers: list[dict[str, Any]] = []
+def _overrides(arguments: argparse.Namespace) -> list[tuple[str, Any]]:
+    """Keys and values of the study's entries that the command line overrides."""
+    pairs: list[tuple[str, Any]] = []
     for item in arguments.set:
         key, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"--set {item} has no value; write KEY=VALUE.")
-        layer: Any = parse_yaml(value, f"--set {shortened(item)}")
-        for word in reversed(key.split(".")):
-            layer = {word: layer}
-        layers.append(layer)
+        parse_yaml(value, f"--set {shortened(item)}")
+        pairs.append((key, CommandLineValue(value)))
     if arguments.output:
-        layers.append({"output": arguments.output})
+        pairs.append(("output", arguments.output))
     if arguments.seeds:
         try:
-            layers.append({"seeds": [int(seed) for seed in arguments.seeds.split(",")]})
+            pairs.append(("seeds", [int(seed) for seed in arguments.seeds.split(",")]))
         except ValueError:
             raise InputError(
                 f"--seeds {arguments.seeds} is not a list of whole numbers separated by commas."
             ) from None
-    return merge(*layers)
+    return pairs
 
 
 def run_study(study: Study, command: str, debug: bool = False) -> int:

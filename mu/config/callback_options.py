@@ -39,7 +39,7 @@ def set_argument(
         hint = did_you_mean(name, names, f"they take {', '.join(sorted(names)) or 'nothing'}.")
         raise InputError(f"none of {components} takes {name!r}, which {option} sets; {hint}")
     return [
-        merge(_specification(entry), {"init_args": _nested(cls, path, value, text)})
+        merge(_specification(entry), {"init_args": nested_argument(cls, path, value, text)})
         if cls in takers
         else entry
         for entry, cls in zip(entries, classes, strict=True)
@@ -50,8 +50,17 @@ def _specification(entry: Any) -> Mapping[str, Any]:
     return entry if isinstance(entry, Mapping) else {"class_path": entry}
 
 
-def _nested(cls: type, path: list[str], value: Any, text: str | None) -> dict[str, Any]:
-    """Arguments of a component with a value at a path; those of a component lie in `init_args`."""
+def nested_argument(
+    cls: type, path: list[str], value: Any, text: str | None = None
+) -> dict[str, Any]:
+    """Arguments of a component with a value at a path; those of a component lie in `init_args`.
+
+    Args:
+        cls: class of the component.
+        path: name of the argument, then names inside it.
+        value: plain data.
+        text: the value as it was written, which an argument of type text takes.
+    """
     name, *inner = path
     hint = constructor_hints(cls).get(name)
     if not inner:

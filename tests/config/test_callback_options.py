@@ -62,7 +62,7 @@ def test_words_for_callbacks_of_the_files() -> None:
 def test_set_reaches_the_suites_of_a_study(tmp_path: Path) -> None:
     """Fails when `--set suites.NAME=VALUE` replaces the list of suites."""
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, "suites": SUITES}))
-    study = read_study(tmp_path / "study.yaml", {"suites": {"oracle": "runs/oracle"}})
+    study = read_study(tmp_path / "study.yaml", {"suites.oracle": "runs/oracle"})
     assert arguments(study.suites) == [None, {"oracle": "runs/oracle"}, {"oracle": "runs/oracle"}]
     with pytest.raises(InputError, match="--set suites"):
-        read_study(tmp_path / "study.yaml", {"suites": {"nothing": 1}})
+        read_study(tmp_path / "study.yaml", {"suites.nothing": 1})
