@@ -43,7 +43,7 @@ class QuestionAnswering(TextSuite):
         attacks: names of membership attacks, see Memorisation.
         share: share of the tokens, for min-k and min-k++.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
         **settings: store, every_n_epochs and sizes of batches, see TextSuite.
     """
 
@@ -79,7 +79,7 @@ class QuestionAnswering(TextSuite):
         attacks: list[MembershipAttack] | None = None,
         share: float = 0.4,
         max_new_tokens: int = 200,
-        stop: list[str] | None = None,
+        stop_strings: list[str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(oracle, **settings)
@@ -91,7 +91,7 @@ class QuestionAnswering(TextSuite):
         self.attacks = checked_attacks(attacks)
         self.share = share
         self.max_new_tokens = max_new_tokens
-        self.stop = tuple(stop or ())
+        self.stop_strings = tuple(stop_strings or ())
 
     def results(self, graph: Graph, log: OracleLog | None) -> list[Result]:
         """Metrics of each set, memorisation of the forget set, and membership attacks."""
@@ -118,7 +118,7 @@ class QuestionAnswering(TextSuite):
 
     def _answers(self, graph: Graph, name: str, is_retained: bool) -> list[Result]:
         """Results of the answers of one set."""
-        generated = {"max_new_tokens": self.max_new_tokens, "stop": self.stop}
+        generated = {"max_new_tokens": self.max_new_tokens, "stop_strings": self.stop_strings}
         nodes: dict[str, Metric] = {
             "P": Probability(name),
             "ROUGE": Rouge(name, **generated),

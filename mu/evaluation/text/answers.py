@@ -60,13 +60,16 @@ class ExactMatch(Metric):
     truth: Answer = "answer"
     question: Question = "question"
     max_new_tokens: int = 200
-    stop: tuple[str, ...] = ()
+    stop_strings: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Node[Any], ...]:
         return (
             GeneratedText(
-                self.set, self.question, max_new_tokens=self.max_new_tokens, stop=self.stop
+                self.set,
+                self.question,
+                max_new_tokens=self.max_new_tokens,
+                stop_strings=self.stop_strings,
             ),
         )
 
