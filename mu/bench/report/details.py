@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mu.bench.report.settings import short
+from mu.bench.report.specs import short
 from mu.bench.report.summary import Summary
 
 _COUNTED = ("images", "prompts", "real images")

@@ -2,62 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mu.bench.report.format import MISSING, format_number
 from mu.bench.report.runs import Collection, RunEntry, TaskRuns
+from mu.bench.report.specs import SILENT, is_empty, short
 from mu.bench.report.summary import Cell
-
-SILENT = ("backbone", "seed", "init_seed", "weights")
-"""Arguments that are shown elsewhere on the page, or differ between seeds by design."""
-
-
-def short(value: Any) -> str:
-    """A class path and its arguments as one line of code, without None, False and torch's defaults.
-
-    Example:
-        >>> short({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None}})
-        'SGD(lr=0.1)'
-    """
-    if isinstance(value, Mapping) and "class_path" in value:
-        defaults = _torch_defaults(str(value["class_path"]))
-        arguments = ", ".join(
-            f"{name}={short(v)}"
-            for name, v in (value.get("init_args") or {}).items()
-            if not _empty(v) and (name not in defaults or not _equal(v, defaults[name]))
-        )
-        return f"{str(value['class_path']).rpartition('.')[2]}({arguments})"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={short(v)}" for name, v in value.items() if not _empty(v))
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(short(v) for v in value)}]"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value is False or value == {} or value == []
-
-
-def _equal(value: Any, default: Any) -> bool:
-    return (list(value) if isinstance(value, list | tuple) else value) == (
-        list(default) if isinstance(default, tuple) else default
-    )
-
-
-def _torch_defaults(path: str) -> dict[str, Any]:
-    """Defaults of an optimizer's arguments; empty for any other class."""
-    if not path.startswith("torch.optim."):
-        return {}
-    import torch
-
-    optimizer = getattr(torch.optim, path.rpartition(".")[2], None)
-    if optimizer is None:
-        return {}
-    return {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
 
 
 def method_settings(run: RunEntry, original: RunEntry | None = None) -> str:
@@ -71,7 +22,7 @@ def method_settings(run: RunEntry, original: RunEntry | None = None) -> str:
     settings = [
         f"{name}={short(value)}"
         for name, value in (run.record.facts.get("method_arguments") or {}).items()
-        if name not in SILENT and not _empty(value) and defaults.get(name) != value
+        if name not in SILENT and not is_empty(value) and defaults.get(name) != value
     ]
     if original is not None:
         original_arguments = _backbone_arguments(original)
@@ -245,7 +196,7 @@ def _selector(selector: Mapping[str, Any]) -> str:
     return ", ".join(
         short(v) if name == "selector" else f"{name} {short(v)}"
         for name, v in selector.items()
-        if not _empty(v)
+        if not is_empty(v)
     )
 
 

@@ -9,7 +9,9 @@ import torch
 
 from mu.bench import report
 from mu.bench.report.runs import RunEntry
-from mu.metrics.results import Result, RunResults, save_outputs
+from mu.metrics.results import Result
+from mu.metrics.run_outputs import save_outputs
+from mu.metrics.run_results import RunResults
 from tests.support.report_studies import (
     METHODS,
     check,
@@ -98,6 +100,7 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
                     }
                     for name in ("forget", "retain", "test")
                 },
+                RunResults.load(folder).hashes,
             )
     output = printed(tmp_path)
     for text in (
@@ -148,7 +151,8 @@ def test_latex_has_the_papers_form(study: Path) -> None:
 
 def test_settings_leave_out_defaults(tmp_path: Path) -> None:
     """Fails when a default of every method fills the page."""
-    from mu.bench.report.settings import method_settings, short
+    from mu.bench.report.settings import method_settings
+    from mu.bench.report.specs import short
 
     defaults = {"norm": "train", "reduction": "token_mean"}
     arguments = {"norm": "train", "reduction": "micro", "alpha": 0.5}
