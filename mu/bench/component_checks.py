@@ -1,4 +1,4 @@
-"""Checks of a study's components before its first run: classes, arguments, files, suites, ranges."""
+"""Checks of what a study names before its first run: classes, arguments, files, ranges."""
 
 from __future__ import annotations
 

@@ -33,18 +33,18 @@ def variant_labels(facts: Sequence[Mapping[str, Any]], with_epochs: bool = False
         name for name in names if any(e.get(name) != settings[0].get(name) for e in settings)
     ]
     # arguments of another class say nothing beside its name
-    shown = [
+    labelled = [
         name
         for name in differing
         if not any(name.startswith(f"{outer}.") for outer in differing if outer != name)
     ]
-    last_words = [name.rpartition(".")[2] for name in shown]
+    last_words = [name.rpartition(".")[2] for name in labelled]
     titles = {
         name: word if last_words.count(word) == 1 else name
-        for name, word in zip(shown, last_words, strict=True)
+        for name, word in zip(labelled, last_words, strict=True)
     }
     return [
-        ", ".join(f"{titles[name]}={short(entry.get(name, 'none'))}" for name in shown)
+        ", ".join(f"{titles[name]}={short(entry.get(name, 'none'))}" for name in labelled)
         for entry in settings
     ]
 
