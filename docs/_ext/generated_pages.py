@@ -18,6 +18,7 @@ def write_pages(docs: Path) -> None:
     pages = {
         docs / "_generated/metrics.md": reference_pages.glossary(),
         docs / "_generated/commands.md": reference_pages.commands(),
+        docs / "_generated/study.md": reference_pages.study_keys(),
     }
     # methods
     project = method_pages.Project.read()

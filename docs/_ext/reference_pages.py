@@ -87,6 +87,30 @@ def help_of(command: str) -> str:
     return "".join(char for char in text if char.isprintable() or char == "\n").strip()
 
 
+def study_keys() -> str:
+    """Keys of a study file, one table a section, from the schema."""
+    from mu.bench.study_schema import entries, sections, words
+    from mu.cli.show_study import plain_default
+
+    parts = []
+    for key, section in sections():
+        rows = []
+        for entry in entries(section):
+            default = "must be given" if entry.is_required else plain_default(entry.default)
+            rows.append(
+                (
+                    f"`{entry.name}`",
+                    table_cell(words(entry.hint)),
+                    f"`{default}`" if default and not entry.is_required else default,
+                    table_cell(entry.description),
+                )
+            )
+        title = (section.__doc__ or "").split("\n")[0]
+        parts += [f"### {f'`{key}`' if key else 'Top level'}", to_markdown(title)]
+        parts.append(as_markdown(("key", "type", "default", "meaning"), rows))
+    return "\n\n".join(parts) + "\n"
+
+
 def api_page(wing: str) -> str:
     """Autodoc directives for what a wing exports, by the file that defines it."""
     sections = [f"# {wing}", WINGS[wing]]

@@ -1,4 +1,4 @@
-"""`mu show`: paper, equation, arguments and presets of a method; arguments of other components."""
+"""`mu show`: a method with arguments and presets, another component, or the keys of a study."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docstring_parser import google
 
+from mu.cli import show_study
 from mu.cli.catalogue import BASE_CLASSES, Component, Sources
 from mu.cli.list import domains, needs, print_faults, set_by_constructor, title
 from mu.config.classes import did_you_mean
@@ -20,7 +21,7 @@ _HELP = """usage: mu show NAME
 
 A method's paper, equation, arguments with their defaults, and presets; `mu list methods` lists the
 names. Tasks, backbones, suites, attacks and masks are shown too, and the classes of your own files
-in this folder (my_method.MyMethod)."""
+in this folder (my_method.MyMethod). `mu show study` lists the keys of a study file."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def main(argv: list[str]) -> int:
         return 0
     if len(argv) > 1:
         raise InputError(f"mu show takes one name, not {len(argv)}.")
+    if argv[0] == "study":
+        print("\n".join(show_study.page()))
+        return 0
     sources = Sources(Path())
     print_faults(sources)
     # 1. every component by its bare name (installed before the user's) and by its paths
