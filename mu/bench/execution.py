@@ -1,9 +1,9 @@
-"""Execution of one run of a study: reuse key, task, suites, fit and test."""
+"""Execution of one run of a study: task, suites, fit and test."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -14,10 +14,9 @@ from mu.bench.study import Job, Study
 from mu.config.argument_types import argument_names, required
 from mu.config.classes import find
 from mu.config.components import Components, merge
+from mu.config.trainer_values import missing_length
 from mu.utils.errors import RunError
-from mu.utils.files import read_json
 from mu.utils.quiet import quiet
-from mu.utils.version import __version__
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -27,86 +26,66 @@ QUIET: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class PlannedSuite:
+    """Plan of a measurement.
+
+    Attributes:
+        spec: specification of the suite, with the oracle's folder where it takes one.
+        key: reuse key of the measurement, inside its run.
+        compared: keys of the measurements whose results it compares with the oracle's.
+    """
+
+    spec: Mapping[str, Any]
+    key: str
+    compared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PlannedRun:
-    """Plan of a job: model, weights, and what it is compared with.
+    """Plan of a job: model, weights, folder, and what is measured.
 
     Attributes:
         job: the job.
         model: specification of the module, with its backbone.
-        identity: hashes of what it starts from and is compared with.
         fit: whether it is fitted.
         test: whether it is tested.
         checkpoint: weights to test where nothing is fitted; None tests the backbone as it is built.
         start: hash of the weights that the backbone must hold when it is built; empty where any
             will do.
-        oracle: the oracle's run folder, for the gap and for suites that take an `oracle`.
         spec: the study's entry of the method (`trainer`, `forget_batch_size`, `found`).
+        suites: what is measured.
+        folder: the run folder.
+        key: reuse key, a hash of everything that the weights depend on.
+        resolved: the model with all defaults, without the path of the original's weights.
     """
 
     job: Job
     model: dict[str, Any]
-    identity: dict[str, str]
     fit: bool = True
     test: bool = True
     checkpoint: Path | None = None
     start: str = ""
-    oracle: Path | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
+    suites: tuple[PlannedSuite, ...] = ()
+    folder: Path = Path()
+    key: str = ""
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Checkpoint of the fit, at its end or where it was cut off."""
+        return self.folder / "checkpoints" / "last.ckpt"
 
 
 def trainer_arguments(run: PlannedRun, study: Study) -> dict[str, Any]:
-    """Arguments of a run's Trainer: the study's, then the method's or the recipe's."""
-    source = run.spec if run.job.role == "method" else study.recipe
-    return merge(study.trainer, source.get("trainer"))
+    """Arguments of a run's Trainer: the study's, then the method's or the recipe's.
 
-
-def run_key(
-    run: PlannedRun,
-    study: Study,
-    components: Components,
-    task: Any,
-    resolved: Mapping[str, Any],
-) -> str:
-    """Hash of everything that a run's numbers depend on.
-
-    Paths of the original and the oracle are replaced by what those were made from.
-
-    Args:
-        run: the run.
-        study: its study.
-        components: parsers, which resolve the task's defaults.
-        task: the run's task.
-        resolved: specification of the module with all defaults.
+    Where they give no end, the method's own default length is taken.
     """
-    from mu.utils.fingerprint import digest, hash_user_sources, source_hash
-    from mu.utils.spec import find_class
-
-    job = run.job
-    if run.test:
-        identity = {
-            "data": components.resolve("data", study.task_spec(job.task)),
-            "seeds": job.seeds.as_dict(),
-            "suites": [
-                *study.suites_of(job.task),
-                *([study.gap] if run.oracle and job.role == "method" else []),
-            ],
-            "forget_batch_size": run.spec.get("forget_batch_size"),
-        }
-    else:
-        identity = {"data": task.recipe(), "seeds": job.seeds.train}
-    suites = [suite_spec(suite) for suite in identity.get("suites", [])]
-    user_sources = hash_user_sources(resolved, identity["data"], suites)
-    return digest(
-        {
-            **identity,
-            "model": resolved,
-            "trainer": trainer_arguments(run, study),
-            "mu": __version__,
-            **run.identity,
-            "sources": source_hash(find_class(run.model["class_path"])),
-            **({"own": user_sources} if user_sources else {}),
-        }
-    )
+    source = run.spec if run.job.role == "method" else study.recipe
+    arguments = merge(study.trainer, source.get("trainer"))
+    method: Any = find(run.model["class_path"])
+    return {**arguments, **missing_length(arguments, method)}
 
 
 def fit_and_test(
@@ -114,41 +93,83 @@ def fit_and_test(
     study: Study,
     components: Components,
     task: Any,
-    folder: Path,
-    key: str,
-    checkpoint: Path | None,
+    resume: Path | None,
+    on_fitted: Callable[[], None],
 ) -> None:
-    """Fit and test a run in its folder.
+    """Fit a run in its folder, and measure it by all its suites.
 
     Args:
         run: the run.
         study: its study.
         components: parsers, which build module and suites.
         task: the run's task.
-        folder: the run folder.
-        key: reuse key of the run.
-        checkpoint: where the fit resumes, or the weights to test.
+        resume: checkpoint where the fit resumes.
+        on_fitted: called between fit and test.
 
     Raises:
         RunError: when the backbone does not hold the weights of the original that was measured.
         KeyboardInterrupt: when the fit was interrupted.
     """
-    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
 
     task = task_for_run(run, task)
     module = components.make("model", run.model)
     _check_start(run, module)
-    callbacks = _callbacks(run, study, components, folder, key)
+    last = run.last_checkpoint
+    saving = ModelCheckpoint(dirpath=last.parent, filename=last.stem, enable_version_counter=False)
+    trainer = _trainer(run, study, [*_callbacks(run, run.suites, components), saving])
+    path = str(resume) if resume else None
+    trainer.fit(module, datamodule=task, ckpt_path=path, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    on_fitted()
+    if run.test:
+        trainer.test(module, datamodule=task, ckpt_path=None, verbose=False, weights_only=True)
+
+
+def measure(
+    run: PlannedRun,
+    study: Study,
+    components: Components,
+    task: Any,
+    suites: Sequence[PlannedSuite],
+    checkpoint: Path | None,
+) -> None:
+    """Measure a run by some suites, without a fit.
+
+    Args:
+        run: the run.
+        study: its study.
+        components: parsers, which build module and suites.
+        task: the run's task.
+        suites: what is measured.
+        checkpoint: its weights; None measures the backbone as it is built.
+    """
+    task = task_for_run(run, task)
+    module = components.make("model", run.model)
+    trainer = _trainer(run, study, _callbacks(run, suites, components))
+    trainer.test(
+        module,
+        datamodule=task,
+        ckpt_path=str(checkpoint) if checkpoint else None,
+        verbose=False,
+        weights_only=True,
+    )
+
+
+def _trainer(run: PlannedRun, study: Study, callbacks: list[Any]) -> Any:
+    from lightning.pytorch import Trainer
+
     arguments = trainer_arguments(run, study)
     no_validation = (
         {}
         if {"limit_val_batches", "check_val_every_n_epoch"} & set(arguments)
         else {"limit_val_batches": 0}
     )
-    trainer = Trainer(
+    return Trainer(
         **{
             **QUIET,
-            "default_root_dir": str(folder),
+            "default_root_dir": str(run.folder),
             "callbacks": callbacks,
             "num_sanity_val_steps": 0,
             "accelerator": "auto",
@@ -157,19 +178,6 @@ def fit_and_test(
             **arguments,
         }
     )
-    path = str(checkpoint) if checkpoint else None
-    if run.fit:
-        trainer.fit(module, datamodule=task, ckpt_path=path, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-    if run.test:
-        trainer.test(
-            module,
-            datamodule=task,
-            ckpt_path=None if run.fit else path,
-            verbose=False,
-            weights_only=True,
-        )
 
 
 def task_for_run(run: PlannedRun, task: Any) -> Any:
@@ -195,42 +203,20 @@ def _check_start(run: PlannedRun, module: Any) -> None:
 
 
 def _callbacks(
-    run: PlannedRun, study: Study, components: Components, folder: Path, key: str
+    run: PlannedRun, suites: Sequence[PlannedSuite], components: Components
 ) -> list[Any]:
-    """Suites and writers of a test, and the checkpoint of a fit."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    """Suites and writers of a test."""
+    from mu.config.plugins import default_callbacks
 
-    suites = _suites(run, study, folder) if run.test else []
-    callbacks = components.make("callbacks", suites) if suites else []
+    specs = [suite.spec for suite in suites]
+    specs = [*specs, *({"class_path": path} for path in default_callbacks())] if run.test else []
+    callbacks = components.make("callbacks", specs) if specs else []
     job = run.job
     facts = {"search": run.spec.get("found")}
     for callback in callbacks:
         if hasattr(callback, "identify"):  # ResultsWriter records which run this is
-            callback.identify(job.task, job.method, job.seeds.as_dict(), key, facts)
-    if run.fit:
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints", filename="last", enable_version_counter=False
-            )
-        )
+            callback.identify(job.task, job.method, job.seeds.as_dict(), run.key, facts)
     return callbacks
-
-
-def _suites(run: PlannedRun, study: Study, folder: Path) -> list[Any]:
-    """Specifications of the suites of a test, RetrainGap and the default callbacks."""
-    from mu.config.plugins import default_callbacks
-
-    suites = [suite_spec(suite) for suite in study.suites_of(run.job.task)]
-    # its own folder tells a suite that the run is the oracle
-    oracle = folder if run.job.role == "oracle" else run.oracle
-    if oracle is not None:
-        suites = [
-            merge({"init_args": {"oracle": str(oracle)}}, spec) if takes_oracle(spec) else spec
-            for spec in suites
-        ]
-    if run.oracle is not None and study.gap and run.job.role == "method":
-        suites.append(merge(study.gap, {"init_args": {"oracle": str(run.oracle)}}))
-    return [*suites, *({"class_path": path} for path in default_callbacks())]
 
 
 def suite_spec(suite: Any) -> Mapping[str, Any]:
@@ -261,16 +247,6 @@ def without_weights(model: dict[str, Any]) -> dict[str, Any]:
         if "weights" in arguments
         else model
     )
-
-
-def run_state(folder: Path) -> dict[str, Any]:
-    """Content of a run folder's run.json; empty without one."""
-    return read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-
-
-def key_of(folder: Path) -> str:
-    """Reuse key of a run folder; empty without one."""
-    return str(run_state(folder).get("key", ""))
 
 
 @contextmanager

@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mu.bench.runner import Bench
-from mu.bench.study import Job, Seeds, Study
-from mu.config.components import Components, merge
-from mu.metrics.results import Result, RunResults
+from mu.bench.events import JobEnded
+from mu.bench.executors.base import Executor
+from mu.bench.executors.serial import Serial
+from mu.bench.objective import GAP, has_oracle, objective_of
+from mu.bench.study import Seeds, Study
+from mu.bench.trials import SearchBench, Trial
+from mu.config.components import merge
 from mu.utils.errors import InputError, RunError
 from mu.utils.files import write_text
 
 SEEN = ["forget", "retain", "validation"]
 """The parts that a search looks at, unless `search.evaluated` names others; never the test set."""
 
-GAP = ("avg_gap",)
-"""The objective where there is an oracle."""
 
-
-def search(study: Study, debug: bool = False) -> int:
+def search(study: Study, executor: Executor | None = None, debug: bool = False) -> int:
     """Search the settings of every method that has a search space.
 
     The space is the method's `search:`, a range for each argument, written with dots.
@@ -31,8 +31,9 @@ def search(study: Study, debug: bool = False) -> int:
     The objective is the average gap to the search's own oracles, with the validation part in the
     test set's place, averaged over the search's seeds (one seed alone rewards luck where the forget
     set is small). A study without an oracle names metrics instead, whose mean, each in its own
-    direction, is made as good as it can be. Trials are runs of a study in `OUTPUT/search`, so an
-    interrupted search goes on where it stopped.
+    direction, is made as good as it can be. Trials are runs of a study in `OUTPUT/search`, recorded
+    in an Optuna journal, so an interrupted search goes on where it stopped, and several workers or
+    several commands share one search.
 
     Args:
         study: its `search` has `seeds` (each of split, training and unlearning; none of the
@@ -41,88 +42,123 @@ def search(study: Study, debug: bool = False) -> int:
             of their own: what is forgotten in the search, where there is no validation part). Where
             the study's oracle is a model that is there already, or `oracle` is `none` here, the
             search has none, and names an objective.
+        executor: runs the trials; in this process when None.
         debug: stop at the first error.
 
     Returns:
         Exit code: 1 when a method had no successful trial.
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
 
-    trials = int(study.search.get("trials", 12))
-    seeds = tuple(
-        Seeds(int(seed), int(seed), int(seed)) for seed in study.search.get("seeds", [1000])
-    )
-    reported = {value for entry in study.seeds for value in entry.as_dict().values()}
-    if not seeds or trials < 1:
-        raise InputError(
-            "a search needs at least one seed and one trial; set search.seeds and search.trials."
-        )
-    if {entry.split for entry in seeds} & reported:
-        raise InputError(
-            "a seed of the search is one of the reported seeds; choose others in search.seeds."
-        )
-    objective = _objective(study)
-    components = Components()
-    inner = _on_validation(study, seeds)
-    specs = {
-        (task, method): study.method_spec(task, method)
-        for task in study.tasks
-        for method in study.methods
-    }
-    spaces = {
-        pair: spec["search"]
-        for pair, spec in specs.items()
-        if spec.get("search") and not spec.get("skip")
-    }
+    executor = executor or Serial()
+    bench = SearchBench(_on_validation(study, _seeds(study)), debug=debug)
+    objective = objective_of(study)
+    spaces = bench.spaces()
     if not spaces:
         raise InputError(
             "no method of the study has a search space; give a method a `search` with a range for "
             "each argument."
         )
+    executor.check()
+    # no more trials of one method at a time than keep all workers busy
+    bench.width = -(-(executor.workers or 1) // len(spaces))
     console = Console()
-    settings = {}
-    failed = False
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("search", total=len(spaces) * trials)
-        bench = Bench(inner, components, debug)
-        for task in dict.fromkeys(task for task, _ in spaces):
-            for job in inner.jobs():
-                outcome = (
-                    bench.run(job) if job.task == task and job.role in ("train", "oracle") else None
-                )
-                if outcome is not None and outcome.state == "failed":
-                    raise RunError(f"the search's {job.method} on {task} failed: {outcome.reason}")
-        for (task, method), space in spaces.items():
-
-            def tell(text: str, failure: str) -> None:
-                progress.update(bar, advance=0 if failure else 1, description=escape(text))
-                if failure:
-                    progress.console.print(f"failed {text} {failure}", markup=False, soft_wrap=True)
-
-            best = _search_method(bench, inner, task, method, space, objective, trials, tell)
-            failed = failed or best is None
-            if best is None:
-                line = escape(f"no trial of {method} on {task} succeeded")
-                progress.console.print(f"[red]{line}[/red]")
-            else:
-                settings.setdefault(task, {})[method] = best
-                summary = best["found"]
-                reached = (
-                    f"gap {summary['gap']:.2f}"
-                    if "gap" in summary
-                    else f"{', '.join(objective)}: {summary['value']:.4g}"
-                )
-                progress.console.print(
-                    f"{task}/{method}: {best['model']['init_args']}  {reached}  "
-                    f"({summary['trials']} trials, {summary['seconds']:.0f} s)",
-                    markup=False,
-                )
+    _run_trials(bench, executor, console)
+    settings: dict[str, dict[str, Any]] = {}
+    for task, method in spaces:
+        best = _best(bench, task, method, objective)
+        if best is None:
+            line = f"no trial of {method} on {task} succeeded"
+            console.print(line, style="red", markup=False, soft_wrap=True)
+        else:
+            settings.setdefault(task, {})[method] = best
+            console.print(_line(task, method, best, objective), markup=False)
     _write(study, settings)
     path = study.output / "search" / "found.yaml"
     console.print(f"Found settings: {path}", markup=False, highlight=False, soft_wrap=True)
-    return int(failed)
+    return int(sum(map(len, settings.values())) < len(spaces))
+
+
+def _seeds(study: Study) -> tuple[Seeds, ...]:
+    """Seeds of the search, none of which is reported."""
+    seeds = tuple(
+        Seeds(int(seed), int(seed), int(seed)) for seed in study.search.get("seeds", [1000])
+    )
+    if not seeds or int(study.search.get("trials", 12)) < 1:
+        raise InputError(
+            "a search needs at least one seed and one trial; set search.seeds and search.trials."
+        )
+    reported = {value for entry in study.seeds for value in entry.as_dict().values()}
+    if {entry.split for entry in seeds} & reported:
+        raise InputError(
+            "a seed of the search is one of the reported seeds; choose others in search.seeds."
+        )
+    return seeds
+
+
+def _run_trials(bench: SearchBench, executor: Executor, console: Any) -> None:
+    """Run all trials, with a progress bar and a line about each one that failed."""
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("search", total=len(bench.spaces()) * bench.trials)
+        for event in executor.execute(bench):
+            job = event.job
+            progress.update(bar, description=escape(job.label))
+            if not isinstance(event, JobEnded):
+                continue
+            failed = event.outcome.state == "failed"
+            reason = event.outcome.reason
+            if isinstance(job, Trial):
+                progress.advance(bar)
+                if failed:
+                    line = f"failed {job.task}/{job.method} {reason}"
+                    progress.console.print(line, markup=False, soft_wrap=True)
+            elif failed:
+                raise RunError(f"the search's {job.method} on {job.task} failed: {reason}")
+
+
+def _best(
+    bench: SearchBench, task: str, method: str, objective: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Entry of the best trial in a study's file; None where none succeeded."""
+    stored = bench.optimiser(task, method).get_trials(deepcopy=False)
+    trials = [
+        trial for trial in stored if trial.user_attrs.get("index", bench.trials) < bench.trials
+    ]
+    done = [trial for trial in trials if trial.value is not None]
+    if not done:
+        return None
+    best = min(done, key=lambda trial: trial.value)
+    value = round(best.value, 4)
+    reached = (
+        {"gap": value} if objective == GAP else {"objective": list(objective), "value": -value}
+    )
+    seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials)
+    return {
+        "model": {"init_args": best.user_attrs["setting"]},
+        "found": {
+            "trials": len(trials),
+            "failed": len(trials) - len(done),
+            **reached,
+            "seconds": round(seconds, 1),
+            "seeds": [seed.unlearn for seed in bench.study.seeds],
+        },
+    }
+
+
+def _line(task: str, method: str, best: Mapping[str, Any], objective: tuple[str, ...]) -> str:
+    summary = best["found"]
+    reached = (
+        f"gap {summary['gap']:.2f}"
+        if "gap" in summary
+        else f"{', '.join(objective)}: {summary['value']:.4g}"
+    )
+    return (
+        f"{task}/{method}: {best['model']['init_args']}  {reached}  ({summary['trials']} trials, "
+        f"{summary['seconds']:.0f} s)"
+    )
 
 
 def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
@@ -155,159 +191,8 @@ def _on_validation(study: Study, seeds: tuple[Seeds, ...]) -> Study:
         seeds=seeds,
         suites=suites,
         tasks=tasks,
-        oracle=study.oracle if _has_oracle(study) else "none",
+        oracle=study.oracle if has_oracle(study) else "none",
     )
-
-
-def _has_oracle(study: Study) -> bool:
-    """Whether the search retrains oracles of its own forget sets."""
-    oracle = study.search.get("oracle", "retrain")
-    if oracle not in ("retrain", "none"):
-        raise InputError(f"search.oracle is {oracle!r}; it is none, or retrain.")
-    return oracle == "retrain" and study.has_oracle and study.pretrained_oracle is None
-
-
-def _objective(study: Study) -> tuple[str, ...]:
-    """Metrics of the objective."""
-    named = study.search.get("objective")
-    if named:
-        return (named,) if isinstance(named, str) else tuple(named)
-    if not _has_oracle(study):
-        raise InputError(
-            "a search judges by the gap to the oracle, and this study has none for it; name "
-            "metrics in search.objective."
-        )
-    return GAP
-
-
-def loss(record: RunResults, objective: tuple[str, ...]) -> float:
-    """Loss of a trial: the mean over the objective's metrics, negative where higher is better.
-
-    Raises:
-        InputError: when a metric was not measured or has no direction, or two have different units.
-    """
-    results: dict[str, Result] = {
-        result.metric: result for result in record.results if result.metric in objective
-    }
-    values = []
-    for name in objective:
-        value = record.value(name)
-        if results[name].higher_is_better is None:
-            raise InputError(
-                f"{name} is good when it is close to the oracle's, so a search cannot make it "
-                "large or small; choose another metric in search.objective."
-            )
-        values.append(-value if results[name].higher_is_better else value)
-    units = list(dict.fromkeys(result.unit for result in results.values()))
-    if len(units) > 1:
-        raise InputError(
-            f"search.objective averages {', '.join(objective)}, whose units differ "
-            f"({', '.join(u or 'none' for u in units)}); name metrics of one unit."
-        )
-    return sum(values) / len(values)
-
-
-def _undefined(record: RunResults, objective: tuple[str, ...]) -> list[str]:
-    """Reasons of the objective's metrics that are undefined on a trial."""
-    return [
-        f"{result.metric} is undefined, because {result.undefined}"
-        for result in record.results
-        if result.metric in objective and result.undefined
-    ]
-
-
-def _search_method(
-    bench: Bench,
-    study: Study,
-    task: str,
-    method: str,
-    space: Mapping[str, Any],
-    objective: tuple[str, ...],
-    trials: int,
-    tell: Any,
-) -> dict[str, Any] | None:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seeds = study.seeds
-    sampler = optuna.samplers.TPESampler(
-        seed=seeds[0].unlearn, n_startup_trials=max(4, trials // 3)
-    )
-    optimiser = optuna.create_study(direction="minimize", sampler=sampler)
-    seconds = 0.0
-    settings: dict[int, dict[str, Any]] = {}
-    for _ in range(trials):
-        trial = optimiser.ask()
-        setting: dict[str, Any] = {}
-        for name, limits in space.items():
-            setting = merge(setting, _nested(name, _suggest(trial, name, limits)))
-        settings[trial.number] = setting
-        tried = merge(study.method_spec(task, method), {"model": {"init_args": setting}})
-        bench.study = replace(
-            study,
-            methods={**study.methods, method: tried},
-            tasks={**study.tasks, task: study.task_spec(task)},
-        )
-        outcomes = [bench.run(Job("method", task, method, seed)) for seed in seeds]
-        tell(f"{task}/{method}", "")
-        records = [
-            RunResults.load(outcome.folder) for outcome in outcomes if outcome.folder is not None
-        ]
-        undefined = next((why for r in records for why in _undefined(r, objective)), "")
-        seconds += sum(record.unlearning_seconds for record in records)
-        if len(records) < len(seeds):  # a learning rate that diverges is an answer, not an accident
-            optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
-            reasons = [outcome.reason for outcome in outcomes if outcome.folder is None]
-            tell(f"{task}/{method}", f"{setting}: {reasons[0]}")
-        elif undefined:
-            optimiser.tell(trial, state=optuna.trial.TrialState.FAIL)
-            tell(f"{task}/{method}", f"{setting}: {undefined}")
-        else:
-            optimiser.tell(trial, sum(loss(record, objective) for record in records) / len(records))
-    done = [t for t in optimiser.trials if t.state == optuna.trial.TrialState.COMPLETE]
-    if not done:
-        return None
-    best = optimiser.best_trial
-    value = round(float(best.value or 0.0), 4)
-    reached = (
-        {"gap": value} if objective == GAP else {"objective": list(objective), "value": -value}
-    )
-    return {
-        "model": {"init_args": settings[best.number]},
-        "found": {
-            "trials": trials,
-            "failed": trials - len(done),
-            **reached,
-            "seconds": round(seconds, 1),
-            "seeds": [seed.unlearn for seed in seeds],
-        },
-    }
-
-
-def _suggest(trial: Any, name: str, limits: Any) -> Any:
-    if isinstance(limits, Mapping) and "choices" in limits:
-        return trial.suggest_categorical(name, limits["choices"])
-    if not isinstance(limits, Mapping) or "low" not in limits or "high" not in limits:
-        raise InputError(
-            f"the range of {name} is {limits!r}; write {{low: ..., high: ..., log: true}} or "
-            f"{{choices: [...]}}."
-        )
-    low = limits["low"]
-    high = limits["high"]
-    log = bool(limits.get("log", False))
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(name, low, high, log=log)
-    # as it will stand in the configuration
-    return float(f"{trial.suggest_float(name, float(low), float(high), log=log):.4g}")
-
-
-def _nested(name: str, value: Any) -> dict[str, Any]:
-    """`optimizer.lr` of an object with init_args: `{optimizer: {init_args: {lr: ...}}}`."""
-    *outer, last = name.split(".")
-    nested: Any = {last: value}
-    for part in reversed(outer):
-        nested = {part: {"init_args": nested}}
-    return nested
 
 
 def _write(study: Study, settings: Mapping[str, Any]) -> None:

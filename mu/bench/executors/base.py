@@ -47,7 +47,16 @@ class Lost:
     worker: str = ""
 
 
-Report = Started | Ended | Lost
+@dataclass(frozen=True)
+class Restarted:
+    """Report that the pool itself has begun a job again, because its worker has gone."""
+
+    job: Job
+    reason: str
+    worker: str = ""
+
+
+Report = Started | Ended | Lost | Restarted
 
 
 class Pool(AbstractContextManager["Pool", None], ABC):
@@ -141,6 +150,8 @@ class _Progress:
         if isinstance(report, Started):
             self.starts[job] = now
             return JobStarted(job, report.worker), False
+        if isinstance(report, Restarted):
+            return JobRestarted(job, report.reason, report.worker), False
         seconds = now - self.starts.get(job, now)
         if isinstance(report, Lost):
             self.losses[job] += 1
