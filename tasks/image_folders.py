@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 from unicodedata import normalize
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mu.data.image_files import decode_image, is_image
+from mu.data.image_files import is_image
 from mu.utils.errors import InputError
+from tasks.image_files import ImageFiles, decode_files
+from tasks.image_index import examine
+from tasks.image_lists import ImageList, list_images
 from tasks.selectors import draw, portion
-from tasks.tensor_data import Source, drawn_source, fixed_source, pixel_stats
+from tasks.tensor_data import Field, Source, pixel_stats, stats_of_sums
 
+InMemory = bool | Literal["auto"]
+"""Whether all images are decoded at the start."""
+LIMIT = 1_000_000_000
+"""Bytes of decoded images up to which `auto` decodes them all at the start."""
 VALIDATION_NAMES = ("val", "valid", "validation")
 """Names of the folder that is the validation set beside `test`, and the test set without it."""
 
 
 def image_folder_source(
-    root: str | Path, size: int | tuple[int, int], test_fraction: float | None = None, seed: int = 0
+    root: str | Path,
+    size: int | tuple[int, int],
+    test_fraction: float | None = None,
+    seed: int = 0,
+    in_memory: InMemory = "auto",
 ) -> Source:
     """Read image folders by class: `root/{train,val,test}/CLASS/*`, or one tree `root/CLASS/*`.
 
@@ -39,6 +50,10 @@ def image_folder_source(
         test_fraction: for one tree (`root`, or `root/train` alone), the share of each class drawn
             for the test set, in (0, 1); None where a test set exists.
         seed: seed of the draw.
+        in_memory: whether all images are decoded now, or each when it is read; `auto` decodes those
+            now that take at most 1 GB. Samples and hash are the same. Of images that are decoded
+            when they are read, an index in the cache folder (`mu.utils.cache`) holds hashes and
+            sums, so that only new and changed files are read at the next start.
 
     Returns:
         A source named by the hash of its files, with mean and deviation of its training pixels;
@@ -68,9 +83,71 @@ def image_folder_source(
         )
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise InputError(f"test_fraction must lie between 0 and 1, not {test_fraction}.")
-    if test_fraction is None:
-        return _fixed_trees(trees, (height, width))
-    return _one_tree(trees.train, (height, width), test_fraction, seed)
+    classes, parts = _listed(trees)
+    rows = _part_rows(parts, test_fraction, seed, trees.train)
+    return _source(root, classes, parts, rows, (height, width), in_memory)
+
+
+def _part_rows(
+    parts: Mapping[str, ImageList], test_fraction: float | None, seed: int, root: Path
+) -> dict[str, np.ndarray]:
+    """Rows of each part among the files of all parts, one after the other."""
+    if test_fraction is not None:
+        train, test = _drawn_test(parts["train"].labels, test_fraction, seed, root)
+        return {"train": train, "test": test}
+    ends = np.cumsum([0, *(len(files) for files in parts.values())])
+    return {
+        name: np.arange(start, end, dtype=np.int64)
+        for name, start, end in zip(parts, ends, ends[1:], strict=False)
+    }
+
+
+def _source(
+    root: Path,
+    classes: list[str],
+    parts: Mapping[str, ImageList],
+    rows: Mapping[str, np.ndarray],
+    size: tuple[int, int],
+    in_memory: InMemory,
+) -> Source:
+    """Source of the files, whose rows are the stable indices."""
+    files = ImageList.joined(list(parts.values()))
+    validation = rows.get("validation", np.empty(0, dtype=np.int64))
+    training = np.concatenate([rows["train"], validation])
+    part_rows = {"train": training, "test": rows["test"]}
+    if in_memory is True or (in_memory == "auto" and len(files) * 3 * size[0] * size[1] <= LIMIT):
+        # all now; each part in a tensor of its own, so that no pixel is held twice
+        digests = np.empty((len(files), 32), dtype=np.uint8)
+        images: dict[str, Field] = {}
+        for name, positions in part_rows.items():
+            read = np.empty((len(positions), 32), dtype=np.uint8)
+            title = f"Reading the images of {root}"
+            images[name] = decode_files(files, positions, size, title, read)
+            digests[positions] = read
+        stats = pixel_stats(images["train"][: len(rows["train"])])  # type: ignore[index]
+    else:
+        # each when it is read; the index knows what they are
+        examined = examine(files, size, root)
+        digests = examined.digests
+        images = {name: ImageFiles(files, size, positions) for name, positions in part_rows.items()}
+        sums = examined.sums[rows["train"]].sum(0).tolist()
+        stats = stats_of_sums(sums[:3], sums[3:], len(rows["train"]) * size[0] * size[1])
+    labels = {
+        name: torch.from_numpy(files.labels[positions]) for name, positions in part_rows.items()
+    }
+    return Source(
+        f"folder-{_content_hash(classes, parts, digests, size)}",
+        {"image": images["train"], "label": labels["train"]},
+        {"image": images["test"], "label": labels["test"]},
+        training,
+        rows["test"],
+        num_classes=len(classes),
+        class_names=tuple(classes),
+        mean=stats[0],
+        std=stats[1],
+        input_size=(3, *size),
+        validation_indices=validation,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,70 +184,39 @@ def _is_tree(folder: Path) -> bool:
     return folder.is_dir() and not any(is_image(entry) for entry in folder.iterdir())
 
 
-def _fixed_trees(trees: _Trees, size: tuple[int, int]) -> Source:
-    assert trees.test is not None
+def _listed(trees: _Trees) -> tuple[list[str], dict[str, ImageList]]:
+    """Classes, and the images of each part."""
     folders = _classes(trees.train)
     classes = list(folders)
-    parts = [trees.test] if trees.validation is None else [trees.test, trees.validation]
-    for part in parts:
-        unknown = sorted(set(_classes(part)) - set(classes))
+    parts = {"train": folders}
+    for name, part in (("test", trees.test), ("validation", trees.validation)):
+        if part is None:
+            continue
+        parts[name] = _classes(part)
+        unknown = sorted(set(parts[name]) - set(classes))
         if unknown:
             raise InputError(f"{part} has the class `{unknown[0]}`, which {trees.train} has not.")
-    digest = hashlib.sha256(f"{size} train".encode())
-    train = _decode(folders, classes, size, digest)
-    digest.update(b"test")
-    test = _decode(_classes(trees.test), classes, size, digest)
-    held_out = None
-    if trees.validation is not None:
-        digest.update(b"validation")
-        held_out = _decode(_classes(trees.validation), classes, size, digest)
-    name = f"folder-{digest.hexdigest()[:12]}"
-    source = fixed_source(name, train, test, tuple(classes), pixel_stats(train[0]))
-    return source if held_out is None else _with_validation(source, *held_out)
+    return classes, {name: list_images(folders, classes) for name, folders in parts.items()}
 
 
-def _with_validation(source: Source, images: Tensor, labels: Tensor) -> Source:
-    """The source with further training samples, which it holds out for validation."""
-    start = len(source.train_indices) + len(source.test_indices)
-    indices = np.arange(start, start + len(labels), dtype=np.int64)
-    both = {
-        "image": torch.cat([source.train["image"], images]),
-        "label": torch.cat([source.train["label"], labels]),
-    }
-    train_indices = np.concatenate([source.train_indices, indices])
-    return replace(source, train=both, train_indices=train_indices, validation_indices=indices)
-
-
-def _one_tree(root: Path, size: tuple[int, int], test_fraction: float, seed: int) -> Source:
-    folders = _classes(root)
-    classes = list(folders)
-    digest = hashlib.sha256(str(size).encode())
-    images, labels = _decode(folders, classes, size, digest)
-    label_array = labels.numpy()
+def _drawn_test(
+    labels: np.ndarray, test_fraction: float, seed: int, root: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of one tree for training, and a share of each class for the test set."""
     rows = np.arange(len(labels), dtype=np.int64)
-    members = [rows[label_array == label] for label in range(len(classes))]
+    members = [rows[labels == label] for label in np.unique(labels)]
     test = np.sort(
         np.concatenate([draw(m, portion(len(m), test_fraction), seed, "test") for m in members])
     )
     train = np.setdiff1d(rows, test)
-    empty_classes = np.setdiff1d(label_array, label_array[train])
+    empty_classes = np.setdiff1d(labels, labels[train])
     if not len(test) or len(empty_classes):
         problem = "a class without training images" if len(empty_classes) else "no test image"
         raise InputError(
             f"test_fraction {test_fraction} leaves {problem}; {root} has {len(rows)} images in "
-            f"{len(classes)} classes."
+            f"{len(members)} classes."
         )
-    mean, std = pixel_stats(images[torch.from_numpy(train)])
-    return drawn_source(
-        f"folder-{digest.hexdigest()[:12]}",
-        {"image": images, "label": labels},
-        train,
-        num_classes=len(classes),
-        class_names=tuple(classes),
-        mean=mean,
-        std=std,
-        input_size=tuple(images.shape[1:]),
-    )
+    return train, test
 
 
 def _classes(folder: Path) -> dict[str, Path]:
@@ -198,47 +244,14 @@ def _classes(folder: Path) -> dict[str, Path]:
     return dict(sorted(classes.items()))
 
 
-def _decode(
-    folders: dict[str, Path], classes: Sequence[str], size: tuple[int, int], digest: Any
-) -> tuple[Tensor, Tensor]:
-    """Images uint8 `[N, 3, H, W]` and labels `[N]`; classes without a folder have no samples."""
-    images = []
-    labels = []
-    for label, name in enumerate(classes):
-        if name not in folders:
-            continue
-        files = _images_below(folders[name])
-        if not files:
-            raise InputError(
-                f"the class folder {folders[name]} holds no image; remove it or put images there."
-            )
-        for relative, file in files:
-            raw = file.read_bytes()
-            digest.update(f"{name}/{relative}/{len(raw)}".encode() + raw)
-            images.append(_read_image(file, raw, size))
-            labels.append(label)
-    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()), torch.tensor(labels)
-
-
-def _images_below(folder: Path) -> list[tuple[str, Path]]:
-    """Visible images at any depth below a folder, with their relative paths, sorted."""
-    files = [
-        (file.relative_to(folder), file)
-        for file in folder.rglob("*")
-        if is_image(file) and file.is_file()
-    ]
-    return [
-        (relative.as_posix(), file)
-        for relative, file in sorted(files)
-        if not any(part.startswith(".") for part in relative.parts)
-    ]
-
-
-def _read_image(file: Path, raw: bytes, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
-    height, width = size
-    picture = decode_image(raw, file)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+def _content_hash(
+    classes: Sequence[str], parts: Mapping[str, ImageList], digests: np.ndarray, size: object
+) -> str:
+    """Hash of sizes, classes, names and contents of all files, 12 hexadecimal digits."""
+    lengths = {name: len(files) for name, files in parts.items()}
+    sha = hashlib.sha256(json.dumps([str(size), list(classes), lengths]).encode())
+    for files in parts.values():
+        for array in (files.labels, files.names, files.ends):
+            sha.update(np.ascontiguousarray(array).data)
+    sha.update(np.ascontiguousarray(digests).data)
+    return sha.hexdigest()[:12]

@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.augment import Compose, HorizontalFlip, RandomCrop
 from tasks.base import ImageTask
+from tasks.image_folders import InMemory
 from tasks.readers import (
     cifar10_source,
     cifar100_source,
@@ -128,6 +129,9 @@ class ImageFolder(Photographs):
         size: side of the resized images, or (height, width).
         test_fraction: share of each class for the test set, in (0, 1), where there is neither
             `test` nor `val`.
+        in_memory: `true` decodes all images at the start, `false` each when it is read, by the
+            loader processes (`workers`); `auto` decodes them at the start where they take at most
+            1 GB. Results are the same.
         **kwargs: see ImageTask.
     """
 
@@ -137,12 +141,16 @@ class ImageFolder(Photographs):
         selector: Selector,
         size: int | tuple[int, int] = 32,
         test_fraction: float | None = None,
+        in_memory: InMemory = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(selector, **kwargs)
         self.root = root
         self.size = size
         self.test_fraction = test_fraction
+        self.in_memory: InMemory = in_memory
 
     def source(self) -> Source:
-        return image_folder_source(self.root, self.size, self.test_fraction, self.split_seed)
+        return image_folder_source(
+            self.root, self.size, self.test_fraction, self.split_seed, self.in_memory
+        )

@@ -179,9 +179,10 @@ def cifar100_source(root: str | Path, superclasses: bool = False) -> Source:
     if not superclasses:
         return source
     parent = _superclass_of(train.classes)
+    fine = source.field("label"), source.field("label", "test")
     fields = [
-        {**part, "label": parent[part["label"]], "fine_label": part["label"]}
-        for part in (source.train, source.test)
+        {**part, "label": parent[label], "fine_label": label}
+        for part, label in zip((source.train, source.test), fine, strict=True)
     ]
     return replace(
         source,

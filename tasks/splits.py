@@ -110,9 +110,9 @@ def split_source(
     names = source.class_names if by is None else source.label_names.get(by, ())
     return build_split(
         source.name,
-        train_labels=source.labels("train") if by is None else source.train[by].numpy(),
+        train_labels=source.labels("train") if by is None else source.field(by).numpy(),
         train_indices=source.train_indices,
-        test_labels=source.labels("test") if by is None else source.test[by].numpy(),
+        test_labels=source.labels("test") if by is None else source.field(by, "test").numpy(),
         test_indices=source.test_indices,
         selector=selector.resolve_names(names),
         seed=seed,

@@ -1,8 +1,9 @@
-"""Data in memory as stacked tensors: a batch is one indexing operation per field."""
+"""Data as stacked tensors: a batch is one indexing operation per field."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,8 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mu.utils.errors import InputError
+from tasks.image_files import ImageFiles
 
 Batch = dict[str, Tensor]
+Field = Tensor | ImageFiles
+"""Values of all samples: a tensor `[N, ...]`, or images that are decoded when they are read."""
 
 
 class TensorData(Dataset[Batch]):
@@ -23,7 +27,7 @@ class TensorData(Dataset[Batch]):
 
     A uint8 field `image` is stored as it is (a quarter of the memory) and becomes float32 in [0, 1]
     in a batch, by an exact division by `image_scale`. Batches are copies, so augmentations do not
-    change the stored data.
+    change the stored data. Images may be `ImageFiles` in place of a tensor.
 
     Args:
         fields: `[N, ...]` tensors by name: `image` uint8 or float32 `[N, C, H, W]`, `label` int64
@@ -39,7 +43,7 @@ class TensorData(Dataset[Batch]):
 
     def __init__(
         self,
-        fields: Mapping[str, Tensor],
+        fields: Mapping[str, Field],
         indices: np.ndarray,
         weights: np.ndarray | None = None,
         image_scale: float = 255.0,
@@ -62,7 +66,10 @@ class TensorData(Dataset[Batch]):
             raise InputError(
                 "two samples of the data share one index; every index must be distinct."
             )
-        self._fields = {name: tensor.contiguous() for name, tensor in fields.items()}
+        self._fields: dict[str, Field] = {
+            name: values.contiguous() if isinstance(values, Tensor) else values
+            for name, values in fields.items()
+        }
         self._rows = torch.arange(len(self.indices))  # position -> row of the stored tensors
 
     def __len__(self) -> int:
@@ -80,7 +87,7 @@ class TensorData(Dataset[Batch]):
         """Batch of the samples at `positions`: fields `[B, ...]`, and `index` `[B]` int64."""
         chosen = torch.as_tensor(positions, dtype=torch.int64)
         rows = self._rows[chosen]
-        batch = {name: tensor.index_select(0, rows) for name, tensor in self._fields.items()}
+        batch = {name: values.index_select(0, rows) for name, values in self._fields.items()}
         image = batch.get("image")
         if image is not None and image.dtype == torch.uint8:
             batch["image"] = image.to(torch.float32).div_(self.image_scale)
@@ -114,7 +121,7 @@ class TensorData(Dataset[Batch]):
         >>> data.replace(label=torch.tensor([0, 0]))[1]
         {'label': tensor(0), 'index': tensor(11)}
         """
-        stored = {name: self.stored(name) for name in self._fields}
+        stored = {name: subset(values, self._rows) for name, values in self._fields.items()}
         return TensorData({**stored, **fields}, self.indices, self.weights, self.image_scale)
 
     def view(self, indices: np.ndarray) -> TensorData:
@@ -152,7 +159,7 @@ class TensorData(Dataset[Batch]):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Data set in memory: training and test samples, with the facts that a model needs.
+    """Data set: training and test samples, with the facts that a model needs.
 
     Attributes:
         name: name and version of the data, part of the hash of the split. Data with other content
@@ -173,8 +180,8 @@ class Source:
     """
 
     name: str
-    train: Mapping[str, Tensor]
-    test: Mapping[str, Tensor]
+    train: Mapping[str, Field]
+    test: Mapping[str, Field]
     train_indices: np.ndarray
     test_indices: np.ndarray
     num_classes: int | None
@@ -209,7 +216,7 @@ class Source:
     @cached_property
     def _everything(self) -> TensorData:
         both = {
-            name: torch.cat([self.train[name], self.test[name]])
+            name: joined(self.train[name], self.test[name])
             for name in self.train.keys() & self.test.keys()
         }
         return TensorData(
@@ -220,8 +227,13 @@ class Source:
 
     def labels(self, part: str = "train") -> np.ndarray:
         """Labels (int64 `[N]`) or targets (float32 `[N]`) of `train` or `test`."""
-        fields = {"train": self.train, "test": self.test}[part]
-        return fields["target" if self.num_classes is None else "label"].numpy()
+        return self.field("target" if self.num_classes is None else "label", part).numpy()
+
+    def field(self, name: str, part: str = "train") -> Tensor:
+        """Values of a field other than images in `train` or `test`."""
+        values = {"train": self.train, "test": self.test}[part][name]
+        assert isinstance(values, Tensor), f"{name} is decoded when it is read"
+        return values
 
     def view(self, indices: np.ndarray) -> TensorData:
         """View of the samples with these indices; only a mix of `train` and `test` is a copy."""
@@ -320,19 +332,52 @@ def fixed_source(
     )
 
 
+def subset(values: Field, rows: Tensor) -> Field:
+    """The values of these rows; images of files are not read."""
+    return values.subset(rows) if isinstance(values, ImageFiles) else values.index_select(0, rows)
+
+
+def joined(first: Field, second: Field) -> Field:
+    """Two fields one after the other; images of files are not read."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.cat([first, second])
+    assert isinstance(first, ImageFiles) and isinstance(second, ImageFiles), "fields of two types"
+    return first.joined(second)
+
+
 def pixel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation (ddof 0) of every channel of uint8 `[N, C, H, W]`, scaled to [0, 1].
 
     A constant channel gets deviation 1, so that it can be divided by.
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means = []
-    deviations = []
+    levels = torch.arange(256)
+    sums = []
+    squares = []
     for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
-        share /= share.sum()
-        mean = (share * levels).sum()
-        deviation = (share * (levels - mean) ** 2).sum().sqrt().item()
-        means.append(mean.item())
-        deviations.append(deviation or 1.0)
-    return tuple(means), tuple(deviations)
+        counts = torch.bincount(channel.flatten(), minlength=256)
+        sums.append(int((counts * levels).sum()))
+        squares.append(int((counts * levels**2).sum()))
+    return stats_of_sums(sums, squares, images.numel() // images.shape[1])
+
+
+def stats_of_sums(
+    sums: Sequence[int], squares: Sequence[int], count: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation (ddof 0) of every channel, scaled to [0, 1], from whole numbers.
+
+    As the sums are exact, so is the result, in whatever order they were taken.
+
+    Args:
+        sums: of the levels (0 to 255) of each channel.
+        squares: of the squares of the levels.
+        count: pixels of a channel.
+
+    >>> stats_of_sums([255], [255**2], 2)
+    ((0.5,), (0.5,))
+    """
+    means = tuple(total / (255 * count) for total in sums)
+    variances = [
+        (count * square - total**2) / (255 * count) ** 2
+        for total, square in zip(sums, squares, strict=True)
+    ]
+    return means, tuple(math.sqrt(variance) or 1.0 for variance in variances)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,8 @@ def decode_image(raw: bytes, file: Path | str, mode: Literal["RGB", "L"] = "RGB"
     try:
         with Image.open(io.BytesIO(raw)) as image:
             image.load()
-            upright: Any = ImageOps.exif_transpose(image)
+            upright: Any = image
+            ImageOps.exif_transpose(upright, in_place=True)
             if upright.mode == "F" or (upright.mode == "I" and image.format == "TIFF"):
                 raise InputError(
                     f"the image {file} has levels of 32 bits, for which no white is defined; save "
@@ -54,7 +56,7 @@ def decode_image(raw: bytes, file: Path | str, mode: Literal["RGB", "L"] = "RGB"
             if upright.mode.startswith("I"):
                 bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
                 upright = _eight_bits(np.asarray(upright), bits)
-            return upright.convert(mode)
+            return upright if upright.mode == mode else upright.convert(mode)
     except InputError:
         raise
     except (
@@ -65,8 +67,35 @@ def decode_image(raw: bytes, file: Path | str, mode: Literal["RGB", "L"] = "RGB"
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        reason = (
+            "it is no image"
+            if isinstance(error, UnidentifiedImageError)
+            # PIL names the object in memory in place of the file
+            else re.sub(r"<_io\.BytesIO[^>]*>", "it", str(error))
+        )
         raise InputError(f"the image {file} cannot be read ({reason}).") from error
+
+
+def decode_pixels(raw: bytes, file: Path | str, size: tuple[int, int]) -> np.ndarray:
+    """Decode an image to RGB levels, uint8 `[H, W, 3]`, of exactly this size.
+
+    Another size is resized, bilinear with antialiasing; the aspect ratio changes.
+
+    Args:
+        raw: content of the file.
+        file: its path, for messages.
+        size: `(height, width)`.
+
+    Raises:
+        InputError: as in `decode_image`.
+    """
+    from PIL import Image
+
+    height, width = size
+    picture = decode_image(raw, file)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
 
 
 def _eight_bits(levels: np.ndarray, bits: int) -> Any:
