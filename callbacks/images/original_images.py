@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mu.core.module import UnlearningModule
+from mu.core.original import original_backbone
 from mu.data.batch import fetch
 from mu.evaluation.images.drawing import ImageJob, levels
 from mu.metrics.outputs import Outputs
@@ -90,23 +91,23 @@ def gather_images(
 def original_targets(folder: Path, module: UnlearningModule, job: ImageJob) -> Tensor:
     """Images that the original model draws for the prompts of a job, `[N, 3, H, W]` on the CPU.
 
-    They are read from the run folder, or else drawn by the reference, or by the backbone where it
-    still has the original weights.
+    They are read from the run folder, or else drawn by the original, which is built anew where it
+    is not at hand (see `mu.core.original`).
 
     Raises:
-        InputError: when no model with the original weights is left.
+        InputError: when the original is not known.
     """
     images = load_originals(folder / TARGETS, module, "targets", job)
     if images is not None:
         return images
-    model: Any = module.reference
-    if model is None and has_original_weights(module):
-        model = module.backbone
-    if model is None:
+    try:
+        model = original_backbone(module)
+    except InputError as reason:
         raise InputError(
-            "Robustness needs images of the original model, which were not drawn during the fit; "
-            "fit with this suite among the callbacks, or take targets: task."
-        )
+            "Robustness needs images of the original model, which cannot be drawn, because "
+            f"{str(reason).rstrip('.')}; fit with this suite among the callbacks, or take targets: "
+            "task."
+        ) from reason
     batches = job.run(model, module.global_rank, module.world_size, module.precision)
     return gather_images(module, batches, range(len(job.rows)))
 

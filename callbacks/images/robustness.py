@@ -56,8 +56,8 @@ class Robustness(Suite):
         concept: name of the concept for the judge; when None, that of the task, or each prompt's of
             several.
         targets: images that show the concept, one a prompt: those of the `original` model, drawn
-            when the fit starts (or now, where the weights are still its own), or those of the
-            `task`.
+            when the fit starts, or in the test, by the original that the run records; or those of
+            the `task`.
         batch_size: prompts attacked at once.
         shown: largest number of prompts in `media/attack.png`.
     """

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.base import Evaluated, Suite, module_of, run_folder
 from callbacks.curves import Curves
-from callbacks.results_writer import recorded_folder
+from callbacks.oracle_commands import oracle_commands
+from callbacks.results_writer import ResultsWriter, recorded_folder
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.evaluation.text.graph import Graph, Metric, OracleLog
@@ -42,6 +44,9 @@ class TextSuite(Suite):
         tokens_per_batch: tokens of a forward pass, with padding; see Graph.
         prompts_per_batch: prompts of a call to `generate`.
     """
+
+    needs_oracle: str = ""
+    """Metrics that are missing without an oracle, in words."""
 
     def __init__(
         self,
@@ -83,6 +88,19 @@ class TextSuite(Suite):
         self._log = None
         if stage in ("fit", "test"):
             self._log = self._oracle_log(trainer, module_of(pl_module))
+        if stage == "test" and self._log is None and self.oracle is None:
+            self._warn_without_oracle(trainer)
+
+    def _warn_without_oracle(self, trainer: Trainer) -> None:
+        """Name the commands that make an oracle; a study makes its own."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        of_study = any(isinstance(entry, ResultsWriter) and entry.key for entry in callbacks)
+        if self.needs_oracle and not of_study:
+            rank_zero_warn(
+                f"{type(self).__name__} has no oracle, so it measures no {self.needs_oracle}; "
+                f"{oracle_commands(fine_tuned=True)} make one (BASE: the model before it learnt "
+                "the data), which --trainer.callbacks.oracle runs/oracle takes."
+            )
 
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
         """Results of the suite; writes the run folder's `items.json`."""
@@ -113,7 +131,7 @@ class TextSuite(Suite):
                 if result.value is not None
             }
         for name, value in values.items():
-            module.log(name, value, rank_zero_only=False, sync_dist=False)
+            module.log(name, value, sync_dist=module.world_size > 1, reduce_fx="max")
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         for curves in (callback for callback in callbacks if isinstance(callback, Curves)):
             _add(
@@ -148,6 +166,12 @@ class TextSuite(Suite):
             return None
         if self.oracle is None:
             return SelfOracle() if isinstance(module, Retrain) else None
+        if not Path(self.oracle).exists():
+            raise InputError(
+                f"there is no oracle at {self.oracle}; "
+                f"{oracle_commands(self.oracle, fine_tuned=True)} make one (BASE: the model before "
+                "it learnt the data)."
+            )
         return (
             SelfOracle()
             if Path(self.oracle).resolve() == run_folder(trainer).resolve()

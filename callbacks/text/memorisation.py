@@ -91,6 +91,7 @@ class Memorisation(TextSuite):
         "AUC/": "Area under the ROC curve of that membership attack, forget against held-out rows; "
         "1 = memorised.",
     }
+    needs_oracle = "PrivLeak, privacy and overall score"
     headline = ("ES", "PrivLeak")
     privacy_metric: ClassVar[type[PrivacyScore]] = PrivacyScore
 

@@ -60,6 +60,7 @@ class QuestionAnswering(TextSuite):
         "AUC/": Memorisation.definitions["AUC/"],
     }
     headline = ("ROUGE/forget", "P/forget", "ES", "ROUGE/retain", "perplexity/retain")
+    needs_oracle = "PrivLeak"
     trade_offs = (
         TradeOff(
             "Forgotten and retained answers",
@@ -88,6 +89,8 @@ class QuestionAnswering(TextSuite):
         if forget in self.retained:
             raise InputError(f"{forget} is the forget set, so it cannot be a retained one.")
         self.holdout = holdout
+        if holdout is None:
+            self.needs_oracle = ""
         self.attacks = checked_attacks(attacks)
         self.share = share
         self.max_new_tokens = max_new_tokens

@@ -61,6 +61,7 @@ class TOFU(TextSuite):
         "max(0, 1 − R), R being the probability of wrong answers over that of the paraphrased "
         "right one; undefined there where both are below 1e-10.",
     }
+    needs_oracle = "forget quality"
     headline = ("log10_FQ", "MU")
     trade_offs = (
         TradeOff(

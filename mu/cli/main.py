@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "write the model's prediction of every sample",
     "bench": "run a study: tasks x methods x seeds, measured against the oracle",
     "report": "tables from run folders",
+    "generate": "images or answers of models side by side, as a page and files",
     "export": "write a run's model with its card, to share it",
     "import": "turn a CompVis checkpoint into a diffusers folder",
     "init": "copy a starter: a study, a task, a method, a suite",
@@ -113,6 +114,11 @@ def _dispatch(words: list[str], debug: bool) -> int:
             from mu.cli.export import main as export
 
             return export(rest)
+    if command == "generate":
+        with _working_directory_importable():
+            from mu.cli.generate import main as generate
+
+            return generate(rest)
     if command == "import":
         from mu.cli.import_model import main as importing
 

@@ -8,6 +8,8 @@ from mu.utils.errors import InputError
 
 _SHORT = {"-c": "--config"}
 _OURS = ("--config", "--run", "--model", "--data")
+_FLAGS = ("--help", "--print_config")
+"""Options without a value."""
 
 
 @dataclass
@@ -18,14 +20,18 @@ class Options:
         files: configuration files, in order.
         run: run folder, or None.
         resume: continue from the run folder's last checkpoint.
+        overwrite: train a run anew in its folder.
         chosen: class names by `model` and `data`, where they were named.
+        pretrained: model that stands without an option: a folder, a file, a hub id; or None.
         rest: other words, for LightningCLI.
     """
 
     files: list[str] = field(default_factory=list)
     run: str | None = None
     resume: bool = False
+    overwrite: bool = False
     chosen: dict[str, str] = field(default_factory=dict)
+    pretrained: str | None = None
     rest: list[str] = field(default_factory=list)
 
     def value(self, option: str) -> str | None:
@@ -50,12 +56,13 @@ def take(words: list[str]) -> Options:
     """
     options = Options()
     pending = list(words)
+    awaits_value = False
     while pending:
         word = pending.pop(0)
         name, equals, value = word.partition("=")
         name = _SHORT.get(name, name)
-        if word == "--resume":
-            options.resume = True
+        if word in ("--resume", "--overwrite"):
+            setattr(options, word.removeprefix("--"), True)
         elif name in _OURS:
             if not equals and (not pending or pending[0].startswith("--")):
                 raise InputError(f"{word} needs a value: {word} {_example(name)}.")
@@ -63,9 +70,19 @@ def take(words: list[str]) -> Options:
             if not value.strip():
                 raise InputError(f"{name} needs a value: {name} {_example(name)}.")
             _put(options, name, value)
-        else:
+        elif awaits_value or word.startswith("-") or not _may_be_model(word, options):
             options.rest.append(word)
+            awaits_value = word.startswith("--") and not equals and word not in _FLAGS
+            continue
+        else:
+            options.pretrained = word
+        awaits_value = False
     return options
+
+
+def _may_be_model(word: str, options: Options) -> bool:
+    """Whether a word without an option names the model: the first one that is no YAML file."""
+    return options.pretrained is None and not word.endswith((".yaml", ".yml"))
 
 
 def _example(name: str) -> str:

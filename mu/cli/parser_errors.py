@@ -59,7 +59,7 @@ def _faults(command: str, options: Options, config: Mapping[str, Any]) -> Iterat
     yield from _unknown_words(command, options, names)
     yield from _unknown_entries(command, config, names)
     # 2. trainer, method and task, with the words laid over the files
-    merged_config = _overlaid(config, options)
+    merged_config = overlaid(config, options)
     for name, value in (merged_config.get("trainer") or {}).items():
         yield from _of(value_fault(value, Argument(f"trainer.{name}", trainer.get(name))))
     for name in settings.keys() & merged_config.keys() - {"model"}:
@@ -112,7 +112,7 @@ def check_values(command: str, options: Options, config: Mapping[str, Any]) -> N
     fault = next(_unknown_entries(command, config, names), None)
     if fault is not None:
         raise InputError(fault)
-    merged_config = plain_data(_overlaid(config, options))
+    merged_config = plain_data(overlaid(config, options))
     seed = merged_config.get("seed_everything")
     if type(seed) is int and not 0 <= seed < 2**32:
         raise InputError(f"--seed_everything is {seed}; it should be from 0 to {2**32 - 1}.")
@@ -184,7 +184,7 @@ def _unknown_entries(command: str, config: Mapping[str, Any], names: list[str]) 
 # ---- words over files ----------------------------------------------------------------------------
 
 
-def _overlaid(config: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def overlaid(config: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The configuration with the values of the command line, in their order."""
     merged_config = _copied(config)
     for name, value in _split(options.rest):

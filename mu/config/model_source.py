@@ -5,6 +5,7 @@ What the model is follows from its files; a configuration's backbone says how it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mu.utils.text_files import file_fault, shortened
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 """Suffixes of files of weights."""
-SOURCE_ARGUMENTS = ("model", "weights", "network", "pipeline")
+_SOURCE_ARGUMENTS = ("model", "weights", "network", "pipeline")
 """Arguments of a backbone that say where its weights come from."""
 _TRAINING_ARGUMENTS = ("part", "lora", "init_seed", "pretrained", "gradient_checkpointing")
 """Arguments of a backbone that belong to a fit, or to new weights."""
@@ -122,7 +123,7 @@ def model_name(model: str) -> str:
     'my-model'
     """
     if model.startswith((*_LIBRARIES, _EMBEDDED)):
-        return model.partition(":")[2].replace("/", "-")
+        return re.sub("[/:]", "-", model.partition(":")[2])
     path = Path(model)
     if path.name in ("", ".", ".."):
         path = path.resolve()
@@ -130,6 +131,16 @@ def model_name(model: str) -> str:
     while stem.endswith(WEIGHT_SUFFIXES):
         stem = stem.rpartition(".")[0]
     return path.resolve().parent.name if stem in _COMMON_STEMS else stem
+
+
+def replaced_arguments(model: str) -> tuple[str, ...]:
+    """Arguments of a configuration's backbone that a model replaces.
+
+    A file of weights keeps the base model, whose other files it needs.
+    """
+    if model_form(model) is WEIGHTS:
+        return tuple(name for name in _SOURCE_ARGUMENTS if name != "model")
+    return _SOURCE_ARGUMENTS
 
 
 def backbone_spec(model: str, backbone: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -163,7 +174,7 @@ def backbone_spec(model: str, backbone: Mapping[str, Any] | None = None) -> dict
     arguments = {
         name: value
         for name, value in dict(backbone.get("init_args") or {}).items()
-        if name not in (*_TRAINING_ARGUMENTS, *_replaced(form))
+        if name not in (*_TRAINING_ARGUMENTS, *replaced_arguments(model))
     }
     source = _hub_image_network(model) if form is HUB and "model" not in names else model
     if form is NETWORK_NAME:
@@ -179,15 +190,6 @@ def backbone_spec(model: str, backbone: Mapping[str, Any] | None = None) -> dict
             f"{cls.__name__} takes neither model nor weights, so it cannot read {shortened(model)}."
         )
     return {"class_path": class_path, "init_args": arguments}
-
-
-def _replaced(form: Form) -> tuple[str, ...]:
-    """Arguments that the model replaces; a file of weights keeps the configuration's base model."""
-    return (
-        tuple(name for name in SOURCE_ARGUMENTS if name != "model")
-        if form is WEIGHTS
-        else SOURCE_ARGUMENTS
-    )
 
 
 def _check_class(cls: type, form: Form, model: str) -> None:

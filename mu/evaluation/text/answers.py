@@ -52,7 +52,7 @@ class ExactMatch(Metric):
         truth: column of the true answers.
         question: column of the questions.
         max_new_tokens: most tokens of an answer.
-        stop: strings at which an answer ends.
+        stop_strings: strings at which an answer ends.
     """
 
     stem: ClassVar[str] = "exact_match"

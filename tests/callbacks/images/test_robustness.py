@@ -24,6 +24,7 @@ from mu.evaluation.images.sets import ImageSet
 from mu.methods import FineTune
 from mu.metrics.results import Result
 from mu.utils.errors import InputError
+from mu.utils.weights import weights_hash
 from tests.support.doubles import class_conditional, digit_pictures, pictures, text_to_image
 from tests.support.helpers import trainer, weights
 
@@ -176,13 +177,42 @@ def test_targets_are_drawn_by_the_original_when_the_fit_starts(
     assert entry["rows"] == ["a red circle", "a green circle", "a blue circle"]
 
 
-def test_without_the_original_the_cure_is_said(tmp_path: Path) -> None:
-    """Fails when the unlearned model draws its own targets."""
+def test_targets_of_a_tested_checkpoint_are_drawn_by_the_original_that_it_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fit had no such suite, and the tested module is built without the original weights."""
+    fitted = model()
+    run = trainer(1)
+    run.fit(fitted, pictures())
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    seen: list[Tensor] = []
+
+    def recorded(attack: Any, module: Any, job: Any, targets: Tensor, *rest: Any) -> Any:
+        seen.append(targets)
+        return attack_prompts(attack, module, job, targets, *rest)
+
+    monkeypatch.setattr("callbacks.images.robustness.attack_prompts", recorded)
+    suite = Robustness(Bright(2.0), attack(), concept="circle")
     module = model()
+    trainer(1, callbacks=[suite], default_root_dir=str(tmp_path)).test(
+        module, pictures(), ckpt_path=str(tmp_path / "last.ckpt"), verbose=False
+    )
+    original = text_to_image()
+    rows = ImageSet("forget").rows(module)
+    drawn = torch.cat([batch for batch, _ in ImageJob(rows).run(original)])
+    assert torch.equal(seen[0], drawn)
+    assert weights_hash(module.backbone) != weights_hash(original)
+
+
+def test_an_unknown_original_is_named_with_the_cure(tmp_path: Path) -> None:
+    """Fails when the unlearned model, or one of other weights, draws the targets."""
+    other = {name: value + 0.01 for name, value in weights(text_to_image()).items()}
+    module = FineTune(
+        text_to_image(other, part="xattn"),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.01),
+    )
     trainer(1).fit(module, pictures())
-    with pytest.raises(
-        InputError, match="fit with this suite among the callbacks, or take targets: task"
-    ):
+    with pytest.raises(InputError, match=r"hold other weights than .*, or take targets: task"):
         measured(module, Robustness(Bright(2.0), attack(), concept="circle"), folder=tmp_path)
 
 

@@ -1,0 +1,1 @@
+"""Parts of `mu generate`: prompts, models, images and answers, and the page."""
