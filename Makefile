@@ -6,25 +6,41 @@ RUN := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
 .PHONY: setup demo demo-diffusion demo-llm test test-all test-minimal cases bench lint docs wheel embedded clean
 
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Everything, with the tools of tests and docs.
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mu needs Python 3.11 or later")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[test,docs]'
 	touch $@
 
-demo: setup
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mu needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+
+# What a demo needs, and no more: the extra of its domain.
+EXTRA_vision :=
+EXTRA_diffusion := [diffusion]
+EXTRA_llm := [llm]
+
+$(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
+	test $(VENV)/.ready -nt pyproject.toml || $(INSTALL) -e '.$(EXTRA_$*)'
+	touch $@
+
+CALL := mu is $(BIN)/mu, or just mu after: source $(BIN)/activate
+
+demo: $(VENV)/.ready-vision
 	$(RUN) $(BIN)/mu bench -c configs/bench/quickstart.yaml
-	@echo "Open runs/quickstart/report.html"
+	@echo "Open runs/quickstart/report.html ($(CALL))"
 
-demo-diffusion: setup
+demo-diffusion: $(VENV)/.ready-diffusion
 	$(RUN) $(BIN)/mu bench -c configs/bench/shapes.yaml
-	@echo "Open runs/shapes/report.html"
+	@echo "Open runs/shapes/report.html ($(CALL))"
 
-demo-llm: setup
+demo-llm: $(VENV)/.ready-llm
 	$(RUN) $(BIN)/mu bench -c configs/bench/authors.yaml
-	@echo "Open runs/authors/report.html"
+	@echo "Open runs/authors/report.html ($(CALL))"
 
 lint: setup
 	$(BIN)/ruff check mu tasks callbacks tests docs
@@ -83,7 +99,8 @@ embedded: setup
 	$(ASSET) authors_oracle runs/embedded/authors_oracle
 	$(RUN) $(BIN)/python -m tests.backbones.embedded.quality_text
 
-# The site in docs/_build/html; a warning is an error. Needs no network.
+# The site in docs/_build/html; a warning is an error. Needs no network. MU_EXECUTE=1 executes the tutorials
+# (some ten minutes, once: their output is cached).
 docs: setup
 	$(RUN) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"

@@ -60,8 +60,14 @@ class SourceTask(UnlearningDataModule):
         self.augmentation = presets[augmentation] if isinstance(augmentation, str) else augmentation
         self.split_file = split
         self.by = by
+        self._class_names: tuple[str, ...] = ()
 
     usual_augmentation: Augmentation | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels; empty where they are numbers only."""
+        return self._class_names
 
     def source(self) -> Source:
         """Read the data."""
@@ -78,6 +84,7 @@ class SourceTask(UnlearningDataModule):
         source = self.source()
         if isinstance(self.selector, NoisyLabels):
             source = source.relabelled(self.selector.noisy_labels(source.train_indices))
+        self._class_names = tuple(source.class_names)
         self.split = self._load_split(source) if self.split_file else self.build_split(source)
         self.datasets = {
             name: source.view(indices) for name, indices in self.split.parts.items() if len(indices)

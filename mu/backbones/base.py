@@ -34,6 +34,13 @@ class Backbone(nn.Module, Reconstructible, ABC):
         """Batch with keyed draws and encodings, without gradient; the batch itself by default."""
         return dict(batch)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise InputError, because a backbone is used by its operations and not called."""
+        raise InputError(
+            f"a {type(self).__name__} is not called; backbone.predict(batch) gives the prediction "
+            "for a batch, backbone.loss(batch) its losses."
+        )
+
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Prediction of the model, first dimension B."""

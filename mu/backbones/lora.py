@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -22,6 +23,8 @@ class LoRA(Reconstructible):
 
     Linear layers and convolutions get an adapter each, and so does every weight matrix that a
     module applies itself: the experts of a mixture (one A and B per expert) and their router.
+    Layers whose weights are read past the layer get none, as in PEFT, and a warning names them:
+    `dt_proj` and `out_proj` of Mamba, for which one trains without LoRA.
 
     Source: Hu et al., ICLR 2022, arXiv 2106.09685.
 
@@ -32,6 +35,9 @@ class LoRA(Reconstructible):
         init_seed: seed of A; B begins as zero, so the adapted model begins as the original.
         use_rslora: scale by α / √r in place of α / r (Kalajdzievski 2023, arXiv 2312.03732).
         use_dora: train the weights' magnitudes too (Liu et al., ICML 2024, arXiv 2402.09353).
+        target_modules: layers of the trained part that get adapters, as in PEFT: ends of their
+            names (`[q_proj, v_proj]`), a regular expression that matches whole names, or
+            `all-linear`, which leaves out convolutions; None is all layers of the part.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class LoRA(Reconstructible):
         init_seed: int = 0,
         use_rslora: bool = False,
         use_dora: bool = False,
+        target_modules: str | list[str] | None = None,
     ) -> None:
         if r < 1:
             raise InputError(f"the rank r of LoRA is {r}; it is at least 1.")
@@ -51,6 +58,43 @@ class LoRA(Reconstructible):
         self.init_seed = init_seed
         self.use_rslora = use_rslora
         self.use_dora = use_dora
+        self.target_modules = target_modules
+
+    @property
+    def names_layers(self) -> bool:
+        """Whether `target_modules` names layers one by one."""
+        return self.target_modules not in (None, "all-linear")
+
+    def select(self, weights: Iterable[str]) -> list[str]:
+        """Names of the weights whose layers are among `target_modules`.
+
+        Raises:
+            InputError: when an entry names no layer.
+
+        Example:
+            >>> LoRA(target_modules=["q_proj"]).select(["0.q_proj.weight", "0.k_proj.weight"])
+            ['0.q_proj.weight']
+        """
+        weights = list(weights)
+        targets = self.target_modules
+        if targets is None or targets == "all-linear":
+            return weights
+        if isinstance(targets, str):
+            selected = {targets: {name for name in weights if _matches(name, targets)}}
+        else:
+            selected = {
+                target: {name for name in weights if _ends_with(name, target)} for target in targets
+            }
+        unmatched = [repr(target) for target, names in selected.items() if not names]
+        if unmatched or not selected:
+            layers = list(dict.fromkeys(name.rpartition(".")[0] for name in weights))
+            raise InputError(
+                f"target_modules of the lora names {unmatched[0] if unmatched else 'no layer'}, "
+                f"and the layers of the part that is trained are {name_list(layers)}; give ends of "
+                "such names."
+            )
+        chosen = set().union(*selected.values())
+        return [name for name in weights if name in chosen]
 
     def inject(
         self,
@@ -76,6 +120,10 @@ class LoRA(Reconstructible):
         from peft import LoraConfig, inject_adapter_in_model
 
         layers, matrices = adapter_targets(network, list(weights), strict, bypassed)
+        if self.target_modules == "all-linear":
+            layers = [
+                name for name in layers if not isinstance(network.get_submodule(name), _ConvNd)
+            ]
         if not layers and not matrices:
             raise InputError(
                 "LoRA found no linear or convolution layer in the part that is trained; choose "
@@ -115,6 +163,22 @@ class LoRA(Reconstructible):
             )
 
 
+def _matches(weight: str, pattern: str) -> bool:
+    """Whether a regular expression matches the name of a weight's layer, or of the weight."""
+    try:
+        return any(re.fullmatch(pattern, name) for name in (weight.rpartition(".")[0], weight))
+    except re.error as error:
+        raise InputError(
+            f"target_modules {pattern!r} of the lora is not a regular expression ({error}); give "
+            "a list of ends of layers' names."
+        ) from error
+
+
+def _ends_with(weight: str, target: str) -> bool:
+    """Whether the name of a weight's layer, or of the weight, ends with a target."""
+    return any(f".{name}".endswith(f".{target}") for name in (weight.rpartition(".")[0], weight))
+
+
 def adapter_targets(
     network: nn.Module,
     weights: Sequence[str],
@@ -139,6 +203,7 @@ def adapter_targets(
     layers: set[str] = set()
     matrices: set[str] = set()
     refused = []
+    passed_over: set[str] = set()
     unsafe = _unsafe_layers(network) | set(bypassed)
     for name in weights:
         weight = network.get_parameter(name)
@@ -148,6 +213,7 @@ def adapter_targets(
             continue
         if owner in unsafe:
             refused += [f"{name} (which its module reads past the layer)"] if strict else []
+            passed_over.add(owner.rpartition(".")[2])
         elif attribute == "weight" and _is_layer(module):
             layers.add(owner)
         elif _is_matrix(module, attribute, weight):
@@ -158,6 +224,11 @@ def adapter_targets(
         raise InputError(
             f"LoRA has no adapter for {name_list(refused)}; leave such weights out of the part "
             "that is trained, or train it without lora."
+        )
+    if passed_over:
+        rank_zero_warn(
+            f"LoRA gives no adapter to {', '.join(sorted(passed_over))}, because their module "
+            "reads the weights past the layer; they stay as they are."
         )
     return sorted(layers), sorted(matrices)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,16 @@ def export_run(
         InputError: for a missing run, or a model that has no such form.
     """
     from mu.backbones.export import export as write_model
+    from mu.cli.run_folder import of_checkpoint
     from mu.core.checkpoint import find_checkpoint, load
-    from mu.core.run_files import check_checkpoint
+    from mu.core.run_files import check_checkpoint, check_run
 
     check_new_folder(folder, "the folder")
     if run.is_file() or run.is_dir():
         check_checkpoint(find_checkpoint(run))
+        folder_of_run = of_checkpoint(find_checkpoint(run))
+        if folder_of_run is not None:
+            check_run(folder_of_run, find_checkpoint(run))
     module = load(run)
     return write_model(module.served(), folder, form, results_of(run, module), title, license)
 
@@ -97,15 +102,14 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
         run: run folder or checkpoint.
         module: its method.
     """
-    import json
-
     from mu.cli.run_folder import CONFIG, of_checkpoint, recorded_config
-    from mu.core.run_files import results_fault
+    from mu.core.checkpoint import find_checkpoint
+    from mu.core.run_files import CHANGED, results_fault
     from mu.data.split import Split
-    from mu.metrics.results import RunResults
+    from mu.metrics.run_results import RunResults
 
     folder = run if run.is_dir() else of_checkpoint(run)
-    content: dict[str, Any] = {"method": type(module).__name__}
+    content: dict[str, Any] = {"method": type(module).__name__, "role": _role(module)}
     if folder is not None and (folder / CONFIG).is_file():
         data = recorded_config(folder).get("data") or {}
         concept = _listed((data.get("init_args") or {}).get("concept"))
@@ -114,12 +118,15 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
         split = Split.load(folder / "split.json")
         content |= {
             "task": split.task,
-            "concept": _listed(split.selector.get("concept")) or json.dumps(dict(split.selector)),
+            "concept": _listed(split.selector.get("concept")) or _selection(split.selector),
         }
     if folder is not None and (folder / "results.json").is_file():
-        record = RunResults.load(folder)
-        content |= {"method": record.method, "task": record.task}
-        fault = results_fault(folder, record.hashes)
+        entries = RunResults.load_all(folder)
+        record = RunResults.current(entries, folder, find_checkpoint(run).resolve())
+        content |= {"method": entries[-1].method, "task": entries[-1].task}
+        fault = CHANGED
+        if record is not None:  # it is of the checkpoint that is exported, which may be no last one
+            fault = results_fault(folder, {**record.hashes, "checkpoint": ""})
         if fault is None:
             content["metrics"] = _metrics(record)
         else:
@@ -134,6 +141,23 @@ def results_of(run: Path, module: UnlearningModule) -> dict[str, Any]:
 def _listed(concept: Any) -> Any:
     """One concept, or several with commas between."""
     return ", ".join(concept) if isinstance(concept, list) else concept
+
+
+def _role(module: UnlearningModule) -> str:
+    """Role of the model of a run: `unlearned`, `original`, `oracle`, or `pretrained`."""
+    if not module.trains_from_scratch:
+        return "unlearned"
+    plan = getattr(module, "plan", None)
+    if plan is None:
+        return "pretrained"
+    return "original" if "train" in plan.reads() else "oracle"
+
+
+def _selection(selector: Mapping[str, Any]) -> str:
+    """A selector in words, `ByClass(classes=[3])`."""
+    settings = {name: value for name, value in selector.items() if value is not None}
+    name = settings.pop("selector", "")
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
 def _metrics(record: Any) -> list[dict[str, Any]]:

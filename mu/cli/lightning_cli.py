@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,23 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from mu.backbones import Backbone
-from mu.cli import callback_words, parser_errors, run_folder
+from mu.cli import callback_words, parser_errors, run_again, run_folder
 from mu.cli import config_files as configs
 from mu.cli.list import print_table
 from mu.cli.options import Options
+from mu.cli.original_weights import forget_origin
 from mu.cli.results_table import print_results
 from mu.cli.session import Session, translated
-from mu.cli.trainer_callbacks import LastCheckpoint, SaveConfig, WritePredictions
+from mu.cli.trainer_callbacks import SaveConfig, SavePretrained, WritePredictions
 from mu.config import parser_mode, plugins
 from mu.config.classes import find
 from mu.config.merge import listed
 from mu.config.plugins import import_components
-from mu.config.trainer_values import check_fit, check_processes
+from mu.config.trainer_values import check_fit, check_processes, missing_length
 from mu.core.module import UnlearningModule
-from mu.core.run_files import check_checkpoint
+from mu.core.run_files import check_checkpoint, check_run
+from mu.core.run_start import LastCheckpoint
+from mu.core.trainer_checks import default_length
 from mu.data.datamodule import UnlearningDataModule
 from mu.utils.distributed import rank_of_process
 from mu.utils.errors import InputError
@@ -56,7 +59,8 @@ _COMMANDS = {
 }
 _MORE_OPTIONS = {
     "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default "
-    "runs/METHOD-TIME); --resume, to continue --run from its last checkpoint; --debug.",
+    "runs/METHOD-TIME); --resume, to continue --run from its last checkpoint; --overwrite, to "
+    "train the run in --run anew; --debug.",
     "test": "Also: --run DIR, a run folder of mu fit, whose configuration and last checkpoint are "
     "used; files given with -c are merged over that configuration; --debug.",
 }
@@ -88,6 +92,8 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
         MuCLI(command, options, session, words)
     except (ArgumentError, jsonargparse.ArgumentError) as error:
         raise InputError(parser_errors.sentence(error, command, options, config)) from error
+    except run_again.FinishedRun as end:
+        print(end)
     except BaseException as error:
         if session.guard is not None and not session.began:
             session.guard.undo()
@@ -133,7 +139,7 @@ class MuCLI(LightningCLI):
         super().__init__(
             UnlearningModule,
             UnlearningDataModule,
-            save_config_callback=SaveConfig,
+            save_config_callback=SavePretrained if options.pretrained else SaveConfig,
             seed_everything_default=0,
             parser_kwargs={
                 **common,
@@ -182,6 +188,8 @@ class MuCLI(LightningCLI):
                 f"{method.__name__} overrides neither objective nor training_step, so it has "
                 "nothing to train by; override objective."
             )
+        if self.command == "fit":
+            _set_missing_length(config.trainer, method)
         # 2. run folder and checkpoint
         run = self._folder(config, method)
         config.trainer.default_root_dir = str(run)
@@ -190,6 +198,8 @@ class MuCLI(LightningCLI):
         config.ckpt_path = self.session.checkpoint = self._checkpoint(config.ckpt_path, run)
         if config.ckpt_path is not None and not rank_of_process():
             run_folder.check_split(run, self.command)
+            if (of_run := run_folder.of_checkpoint(config.ckpt_path)) is not None:
+                check_run(of_run, config.ckpt_path)
         if self._only_evaluates(config):
             forget_origin(config.model)
         if "weights_only" in config and config.weights_only is None:
@@ -197,13 +207,34 @@ class MuCLI(LightningCLI):
         # 3. another run in the folder, files of a killed one
         if run.is_dir() and not rank_of_process():
             remove_stale(run)
-        if self.command == "fit" and not rank_of_process():
-            if config.ckpt_path is None:
-                run_folder.refuse_other_run(
-                    run, configs.parse(self._parser(self.command).dump(config, skip_none=False))
-                )
+        if self.options.pretrained and not rank_of_process():
+            run_again.refuse_other_model(
+                run, configs.parse(self._parser(self.command).dump(config, skip_none=False))
+            )
             self.session.guard = run_folder.Guard(run)
+        if self.command == "fit" and not rank_of_process():
+            self._check_run(run, config)
+            self.session.guard = run_folder.Guard(run, self.options.overwrite)
         self.session.stage = "build"
+
+    def _check_run(self, run: Path, config: Any) -> None:
+        """Compare a fit with the run in its folder, or with the run that it resumes."""
+        resumed = run_folder.of_checkpoint(config.ckpt_path) if config.ckpt_path else None
+        content = configs.parse(self._parser(self.command).dump(config, skip_none=False))
+        if config.ckpt_path is None and not self.options.overwrite:
+            run_again.refuse_other_run(run, content)
+        elif resumed is not None:
+            recorded = self._with_defaults(run_folder.recorded_config(resumed))
+            run_again.check_resume(resumed, recorded, content)
+
+    def _with_defaults(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Configuration with every default, so that two ways of writing it are equal."""
+        parser = self._parser(self.command)
+        try:
+            parsed = parser.parse_object(deepcopy(config))
+        except (ArgumentError, jsonargparse.ArgumentError, TypeError, ValueError):
+            return config
+        return configs.parse(parser.dump(parsed, skip_none=False))
 
     def _folder(self, config: Any, method: type) -> Path:
         if config.trainer.default_root_dir is not None:
@@ -215,6 +246,8 @@ class MuCLI(LightningCLI):
 
     def _checkpoint(self, path: Any, run: Path) -> str | None:
         """Checkpoint that is loaded, after a look at whether it is whole."""
+        if self.options.pretrained:
+            return None
         takes_last = self.options.resume or path == "last"
         if takes_last or (path is None and self.options.run and self.command != "fit"):
             path = run_folder.last_checkpoint(run)
@@ -310,6 +343,17 @@ class MuCLI(LightningCLI):
         print(f"run folder: {self.session.run}")
 
 
+def _set_missing_length(trainer: Any, method: type[UnlearningModule]) -> None:
+    """Give a trainer without an end the method's default length, and say so."""
+    limits = missing_length(vars(trainer), method)
+    vars(trainer).update(limits)
+    if limits and not rank_of_process():
+        print(
+            f"no --trainer.max_epochs is given, so {method.__name__} trains for "
+            f"{default_length(method)}, its default"
+        )
+
+
 def _no_scores(trainer: Trainer, data: Any) -> str:
     """Settings that switch the scores of a validation off, and how to switch them on."""
     settings = []
@@ -325,27 +369,6 @@ def _no_scores(trainer: Trainer, data: Any) -> str:
         )
         options.append('--data.curves "[forget,retain]"')
     return f"{' and '.join(settings)}; add {' '.join(options)}, or measure with suites: mu test."
-
-
-def forget_origin(spec: Any) -> None:
-    """Remove the original weights of every backbone from a parsed specification.
-
-    Architectures stay; the weights come from a checkpoint.
-    """
-    if isinstance(spec, list | tuple):
-        for entry in spec:
-            forget_origin(entry)
-    elif isinstance(spec, Mapping | jsonargparse.Namespace):
-        values = vars(spec) if isinstance(spec, jsonargparse.Namespace) else spec
-        for entry in list(values.values()):
-            forget_origin(entry)
-        cls = find(values["class_path"]) if isinstance(values.get("class_path"), str) else None
-        if cls is None or not issubclass(cls, Backbone):
-            return
-        arguments = values.get("init_args") or {}
-        for name in ("weights", "pretrained"):
-            if name in arguments:
-                arguments[name] = None
 
 
 def _is_unfinished(method: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mu.config.argument_types import argument_names
 from mu.config.classes import did_you_mean
+from mu.core.trainer_checks import HasLength, default_limits
 from mu.utils.errors import InputError
 
 _STEPS = ("max_epochs", "max_steps", "limit_train_batches")
@@ -50,6 +51,36 @@ def check_fit(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:
             "DD:HH:MM:SS, for example 00:00:30:00, or leave it out."
         )
     check_processes(trainer, prefix)
+
+
+def missing_length(trainer: Mapping[str, Any], method: HasLength) -> dict[str, int]:
+    """Default length of a method's fit, where the trainer is given none.
+
+    Args:
+        trainer: arguments of the Trainer.
+        method: class of the method.
+
+    Returns:
+        `max_epochs`, or `max_steps` too; empty where the trainer ends by its own arguments. Without
+        either, Lightning makes 1,000 epochs.
+    """
+    callbacks = trainer.get("callbacks") or []
+    paths = [_class_path(callback) for callback in callbacks if callback]
+    ends = (
+        trainer.get("max_epochs") is not None
+        or trainer.get("max_steps") not in (None, -1)
+        or trainer.get("max_time") is not None
+        or bool(trainer.get("fast_dev_run"))
+        or any(path.rpartition(".")[2] == "Timer" for path in paths)
+    )
+    return {} if ends else default_limits(method)
+
+
+def _class_path(callback: Any) -> str:
+    """Class path of a callback's specification, or of a callback."""
+    if isinstance(callback, Mapping):
+        return str(callback.get("class_path", ""))
+    return str(getattr(callback, "class_path", type(callback).__name__))
 
 
 def check_names(trainer: Mapping[str, Any], prefix: str) -> None:

@@ -10,6 +10,7 @@ from mu.core.module import UnlearningModule
 from mu.core.run_files import check_checkpoint
 from mu.core.run_paths import located
 from mu.utils.errors import InputError
+from mu.utils.run_config import check_belongs
 from mu.utils.spec import BUILDABLE, find_class, from_spec, is_live, may_build
 
 _TRAINING_ONLY = ("optimizer", "scheduler")
@@ -48,6 +49,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
             f"{file} is not a checkpoint written by mu; load its weights with "
             "Classifier(weights=...)."
         )
+    check_belongs(_run_of(file), file, record)
     spec = located(record["spec"], _run_of(file))
     if not isinstance(spec, dict) or not isinstance(spec.get("init_args"), dict):
         raise InputError(f"{file} has no specification of its method; fit the run again.")
@@ -79,6 +81,9 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     module.stored_base = record.get("base")
     module.load_state_dict(checkpoint["state_dict"])
     module.original_hash = record["original_hash"]
+    metadata = getattr(module.backbone, "weights_metadata", None)
+    if isinstance(metadata, dict):
+        metadata.update(record.get("data") or {})
     module.served().eval()
     return module.eval()
 

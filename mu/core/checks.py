@@ -32,6 +32,7 @@ class FitChecks:
         self._initial: list[float] | None = None
         self._initial_half: Tensor | None = None
         self._expects_no_change = False
+        self._largest_rate: float | None = None
         self.batch: Any = None
 
     def start(self, method: Method) -> None:
@@ -51,6 +52,17 @@ class FitChecks:
         self._initial = self._sums(method)
         self._initial_half = _half_sample(method)
         self._expects_no_change = False
+        self._largest_rate = None
+
+    def note_rates(self, optimizer: Any) -> None:
+        """Record the largest learning rate of a schedule's steps so far."""
+        rates = [
+            float(group["lr"])
+            for group in optimizer.param_groups
+            if float(group.get("initial_lr", 0)) > 0  # set by a schedule
+        ]
+        if rates:
+            self._largest_rate = max(self._largest_rate or 0.0, *rates)
 
     def expect_no_change(self) -> None:
         """Accept weights that end where they began (SCRUB+R may rewind to the start)."""
@@ -146,6 +158,12 @@ class FitChecks:
         if not self._expects_no_change and not _on_any_rank(
             method, self._sums(method) != self._initial
         ):
+            if self._largest_rate == 0:
+                raise RunError(
+                    f"{name} ran {steps} step{'s' * (steps > 1)}, in which the learning rate never "
+                    "left 0, where its warm-up begins; train longer, or give the schedule a "
+                    "shorter warm-up."
+                )
             raise RunError(
                 f"{name} ran {steps} steps and moved no weight; check learning rate, mask and data."
             )
@@ -185,46 +203,6 @@ def _on_any_rank(method: Method, value: bool) -> bool:
 def _local(weight: Tensor) -> Tensor:
     """A weight, or the part of a sharded weight that this rank holds."""
     return weight.to_local() if hasattr(weight, "to_local") else weight  # type: ignore[operator]
-
-
-def check_terms(name: str, terms: Any) -> None:
-    """Refuse what is not a dict of scalar tensors as the terms of an objective.
-
-    Args:
-        name: class of the method.
-        terms: what its `objective` returned.
-
-    Raises:
-        InputError: names the method, and what it returned.
-
-    Example:
-        >>> check_terms("NegGrad", {"forget": torch.zeros((), requires_grad=True)})
-    """
-    dict_form = 'a dict of scalar tensors, as {"forget": self.reduce(summed, forget)}'
-    if not isinstance(terms, Mapping) or not terms:
-        returned = (
-            "an empty dict"
-            if isinstance(terms, Mapping)
-            else "nothing"
-            if terms is None
-            else f"a {type(terms).__name__}"
-        )
-        raise InputError(f"{name}.objective returned {returned}; it returns {dict_form}.")
-    for term, value in terms.items():
-        fault = ""
-        if not isinstance(value, Tensor):
-            fault = f"is a {type(value).__name__}"
-        elif value.dim():
-            fault = f"has shape {list(value.shape)}"
-        if fault:
-            raise InputError(
-                f"the term {term!r} of {name}.objective {fault}; it returns {dict_form}."
-            )
-    if not any(value.requires_grad for value in terms.values()):
-        raise InputError(
-            f"no term of {name}.objective depends on a weight that is trained; compute its losses "
-            "from the prediction of self.backbone, without no_grad or detach."
-        )
 
 
 @torch.no_grad()

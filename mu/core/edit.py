@@ -62,6 +62,8 @@ class Edit(UnlearningModule):
         seed: decides the plan and every draw.
     """
 
+    default_epochs = 1
+    ends_itself = True
     augment = False
     shard = "batches"
 

@@ -16,6 +16,7 @@ from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule
 from mu.metrics.outputs import Outputs
 from mu.metrics.results import Result
+from mu.utils.sharded import is_sharded
 from mu.utils.timing import Stopwatch
 
 
@@ -67,12 +68,15 @@ class EvaluationSteps(LightningModule):
         return self._trainer.world_size if self._trainer is not None else 1
 
     def sum_over_ranks(self, tensors: Iterable[Tensor]) -> list[Tensor]:
-        """Sum of each tensor over ranks."""
+        """Sum of each tensor over ranks; a sharded one (DTensor) is that sum already."""
         tensors = list(tensors)
         if self.world_size == 1:
             return tensors
         reduce = self.trainer.strategy.reduce
-        return [reduce(tensor.clone(), reduce_op="sum") for tensor in tensors]  # type: ignore[misc]
+        return [
+            tensor if is_sharded(tensor) else reduce(tensor.clone(), reduce_op="sum")  # type: ignore[misc]
+            for tensor in tensors
+        ]
 
     # ---- validate, test, predict -----------------------------------------------------------------
 
@@ -105,7 +109,8 @@ class EvaluationSteps(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the curves under `split/score`."""
         for key, metric in self._curves.items():
-            self.log(key, metric.compute(), rank_zero_only=False, sync_dist=False)
+            # equal on all ranks, whose largest value is then exactly that one
+            self.log(key, metric.compute(), sync_dist=self.world_size > 1, reduce_fx="max")
             metric.reset()
 
     def curve_keys(self) -> list[str]:

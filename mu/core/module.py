@@ -18,19 +18,21 @@ from mu.core.accumulation import AccumulationWindows
 from mu.core.base_weights import BaseWeights
 from mu.core.batch_norm import Norm, broadcast_buffers, recalibrate, set_mode
 from mu.core.checkpoint_hooks import CheckpointHooks
-from mu.core.checks import FitChecks, check_terms
+from mu.core.checks import FitChecks
 from mu.core.epoch_means import EpochMeans
 from mu.core.eval_steps import EvaluationSteps
 from mu.core.fit_loop import completed_epochs, finish_due_epoch, planned_steps, sync_epoch_length
 from mu.core.lr import LRSchedule
 from mu.core.masks import WeightMask
 from mu.core.needs import check_backbone, check_needs
+from mu.core.objective import evaluate_objective
 from mu.core.reduction import Reduction, reduce, sample_weighted
 from mu.core.reference import frozen_copy
+from mu.core.sharding import shard_models, trained_parameters
 from mu.core.substitutes import Substitute
 from mu.core.trainer_checks import check_monitored, check_trainer
 from mu.data.batch import Batch
-from mu.data.plan import DataPlan, Retain
+from mu.data.plan import DataPlan
 from mu.utils.errors import InputError
 from mu.utils.master_weights import with_masters
 from mu.utils.rng import seed_generators, stream_id
@@ -58,7 +60,13 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
             (see `mu.utils.master_weights`); without them, small steps are rounded away.
     """
 
-    plan: DataPlan = Retain()
+    plan: DataPlan
+    """The order of forget and retain batches, which every method declares."""
+    default_epochs: int = 10
+    """Epochs of a fit whose trainer has neither `max_epochs` nor `max_steps`."""
+    default_steps: int | None = None
+    """Optimizer steps of such a fit, in place of epochs."""
+    ends_itself: bool = False
     augment: bool = True
     """Whether the plan's batches are augmented."""
     shard: str = "rows"
@@ -125,7 +133,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names (within the backbone) and parameters of the weights that the method moves."""
-        return [(name, p) for name, p in self.backbone.named_parameters() if p.requires_grad]
+        return trained_parameters(self.backbone, self.device_mesh)
 
     def reduce(self, summed: WeightedSum, part: Batch) -> Tensor:
         """A scalar from per-example `(sum [B], weight [B])` by `mu.core.reduction.reduce`."""
@@ -145,18 +153,12 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
         mesh = self.device_mesh
         if self.needs_reference and not self.serves_only:
             self.reference = frozen_copy(self.backbone, share=mesh is None)
-        if self.mask is not None:
-            if mesh is not None:
-                raise InputError(
-                    "a mask over sharded weights is not defined; take the strategy ddp, or no mask."
-                )
-            self.mask.allocate(self.trainable())
         trained = [weight for _, weight in self.trainable()]
         self.base = BaseWeights(self, trained, watch=mesh is None)
-        # ModelParallelStrategy: every rank holds a part of each weight (FSDP2)
-        for model in (self.backbone, self.reference):
-            if mesh is not None and model is not None:
-                model.shard(mesh["data_parallel"])
+        if mesh is not None:
+            shard_models(self, mesh)
+        if self.mask is not None:
+            self.mask.allocate(self.trainable())
 
     def setup(self, stage: str) -> None:
         """Check the method's needs against the task, and set up its substitutes."""
@@ -198,18 +200,25 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
     # ---- Lightning: fit --------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Compute the mask, after a checkpoint was loaded and before the first step."""
+        """Compute the mask, unless a checkpoint that brings it is loaded later."""
         self._first_step = None
         self._recalibrated = False
         self.facts["fit_threads"] = torch.get_num_threads()
+        if not self.trainer.strategy.restore_checkpoint_after_setup:
+            self._start_fit()
+        self.stopwatch.start("training")
+
+    def _start_fit(self) -> None:
         self.checks.start(self)
         if self.mask is not None:
             with self.stopwatch("mask"):
                 self.mask.start(self)
-        self.stopwatch.start("training")
 
     def on_train_start(self) -> None:
         """As `on_train_epoch_start`, which a fit that resumes inside an epoch does not get."""
+        # strategies of sharded weights load a checkpoint only now
+        if self.trainer.strategy.restore_checkpoint_after_setup:
+            self._start_fit()
         # steps made before a resume do not count as this fit's
         self._first_step = self.trainer.global_step
         self.set_mode()
@@ -259,8 +268,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the objective's terms."""
-        terms = self.objective(*self.prepare_parts(batch))
-        check_terms(type(self).__name__, terms)
+        terms = evaluate_objective(self, *self.prepare_parts(batch))
         loss = functools.reduce(operator.add, terms.values())
         self.checks.check_loss(self, loss)
         self.log_terms(terms)
@@ -294,6 +302,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Mask the gradients (before they are clipped, unless the mask says otherwise)."""
+        self.checks.note_rates(optimizer)
         if self.mask is not None and self.mask.clip == "mask_then_clip":
             self.mask.mask_gradients()
 

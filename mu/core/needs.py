@@ -61,6 +61,11 @@ def check_needs(method: Method, needs: Mapping[str, bool], substitute: Substitut
     """
     name = type(method).__name__
     if method.task is not None:
+        if getattr(method, "plan", None) is None:
+            raise InputError(
+                f"{name} declares no plan, so it gets no batches; declare one in the class, as "
+                "plan = Paired() of mu.data.plan for forget and retain samples in every step."
+            )
         of_task = {need: needs[need] for need in ("forget", "retain", "labels")}
         check_provides(method.task, of_task, name)
     if needs["substitute"] and substitute is None:

@@ -31,6 +31,10 @@ class Method(Protocol):
             visit.
         shard: how batches are divided among ranks: by `rows` or in whole `batches`.
         original_hash: of the weights that the run began from.
+        run_settings: hash of the settings in the run's config.yaml that a resume may not change.
+        default_epochs: epochs of a fit whose trainer has neither `max_epochs` nor `max_steps`.
+        default_steps: optimizer steps of such a fit, in place of epochs.
+        ends_itself: whether a fit ends before its last epoch, as that of an `Edit`.
         stopwatch: seconds by purpose; a pass that prepares a component counts under `mask` or
             `cache`.
     """
@@ -40,7 +44,11 @@ class Method(Protocol):
     seed: int
     shard: str
     original_hash: str
+    run_settings: str
     stopwatch: Stopwatch
+    default_epochs: int
+    default_steps: int | None
+    ends_itself: bool
 
     @property
     def plan(self) -> DataPlan:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mu.backbones import WeightedSum
 from mu.data.batch import Batch
+from mu.utils.errors import InputError
 
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "micro"]
 """How token-weighted losses become a scalar, see `reduce`."""
@@ -36,6 +37,9 @@ def reduce(summed: WeightedSum, part: Batch, reduction: Reduction, world_size: i
     Returns:
         A scalar.
 
+    Raises:
+        InputError: `summed` is no such pair.
+
     Example:
         >>> import torch
         >>> summed = (torch.tensor([2.0, 6.0]), torch.tensor([1.0, 3.0]))
@@ -45,6 +49,12 @@ def reduce(summed: WeightedSum, part: Batch, reduction: Reduction, world_size: i
         >>> reduce(summed, part, "sequence_sum")
         tensor(4.)
     """
+    if not (isinstance(summed, tuple) and len(summed) == 2):
+        raise InputError(
+            "self.reduce takes a pair (sum [B], weight [B]), as the backbone's losses are, and not "
+            f"a {type(summed).__name__}; values [B] of your own are averaged by self.mean(values, "
+            "part)."
+        )
     values, weight = summed
     if reduction == "micro" or "total" not in part:
         return values.sum() / weight.sum().clamp_min(1e-12)

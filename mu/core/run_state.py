@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from mu.core.fit_loop import epoch_end_pending
+from mu.core.fit_loop import completed_epochs, epoch_end_pending
 from mu.core.protocols import Method
+from mu.data.datamodule import data_facts
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import digest
 from mu.utils.spec import to_spec
@@ -42,8 +43,12 @@ def run_record(method: Method, recipe: str) -> dict[str, Any]:
     task = method.task
     return {
         "epoch_end_due": epoch_end_pending(method.trainer),
+        "epochs": completed_epochs(method.trainer),
+        "steps": method.trainer.global_step,
+        "config": method.run_settings,
         "version": __version__,
         "spec": to_spec(method),
+        "data": {} if task is None else data_facts(task),
         "seed": method.seed,
         "original_hash": method.original_hash,
         "recipe": recipe,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Checkpoint,
     EarlyStopping,
     LearningRateFinder,
+    Timer,
     WeightAveraging,
 )
+from lightning.pytorch.utilities import rank_zero_warn
 
 from mu.core.protocols import Method
 from mu.utils.errors import InputError
+
+_LIGHTNING_EPOCHS = 1000
+"""Epochs of a Trainer without `max_epochs`, `max_steps` and `max_time`."""
 
 
 def check_trainer(method: Method, has_mask: bool) -> None:
@@ -29,6 +34,7 @@ def check_trainer(method: Method, has_mask: bool) -> None:
     """
     trainer: Any = method.trainer
     name = type(method).__name__
+    _warn_of_unlimited_fit(method)
     clip = trainer.gradient_clip_val
     if clip is not None and not clip >= 0:
         raise InputError(
@@ -52,6 +58,42 @@ def check_trainer(method: Method, has_mask: bool) -> None:
             )
         if isinstance(callback, EarlyStopping | Checkpoint):
             check_curve(class_name, getattr(callback, "monitor", None), method)
+
+
+def _warn_of_unlimited_fit(method: Method) -> None:
+    """Warn of the 1,000 epochs that Lightning makes where a trainer has no limit."""
+    trainer: Any = method.trainer
+    unlimited = trainer.max_epochs == _LIGHTNING_EPOCHS and trainer.max_steps == -1
+    timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)
+    if unlimited and not timed and not method.ends_itself:
+        arguments = ", ".join(f"{name}={value}" for name, value in default_limits(method).items())
+        rank_zero_warn(
+            f"the trainer makes {_LIGHTNING_EPOCHS} epochs, which is Lightning's default without "
+            f"max_epochs and max_steps; that of {type(method).__name__} is "
+            f"{default_length(method)}: Trainer({arguments})."
+        )
+
+
+class HasLength(Protocol):
+    """A method, or its class, with the default length of its fit."""
+
+    default_epochs: int
+    default_steps: int | None
+
+
+def default_limits(method: HasLength) -> dict[str, int]:
+    """Arguments of a trainer that make a fit as long as the method's default."""
+    if method.default_steps is None:
+        return {"max_epochs": method.default_epochs}
+    return {"max_steps": method.default_steps, "max_epochs": -1}
+
+
+def default_length(method: HasLength) -> str:
+    """Default length of a method's fit in words, `10 epochs`."""
+    steps, epochs = method.default_steps, method.default_epochs
+    if steps is not None:
+        return f"{steps} step{'s' * (steps != 1)}"
+    return f"{epochs} epoch{'s' * (epochs != 1)}"
 
 
 def check_curve(class_name: str, monitor: str | None, method: Method) -> None:

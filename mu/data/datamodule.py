@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from mu.data.batch import Augment, ConcatByIndex, map_batch
+from mu.data.batch import Augment, ConcatByIndex, fetch, map_batch
 from mu.data.loader import EvalLoader, PassthroughLoader, PlanLoader
 from mu.data.plan import DataPlan
 from mu.data.split import Split
@@ -72,6 +74,11 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
         self.datasets: dict[str, Dataset] = {}
         self.augmentation: Augment | None = None
         self._split: Split | None = None
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes of the labels; empty where there are none."""
+        return ()
 
     def make(self) -> None:
         """Read the data and set `split`, `datasets` and `augmentation`."""
@@ -261,6 +268,22 @@ def accumulation(trainer: Any) -> int | Callable[[int], int]:
         if isinstance(callback, GradientAccumulationScheduler):
             return callback.get_accumulate_grad_batches
     return trainer.accumulate_grad_batches
+
+
+def data_facts(task: UnlearningDataModule) -> dict[str, Any]:
+    """Facts of a task's samples that belong to a model trained on them, as plain data.
+
+    Returns:
+        `input_size`, `[C, H, W]` of images, and `class_names`, each where the task has it.
+    """
+    facts: dict[str, Any] = {}
+    dataset = next((data for data in task.datasets.values() if len(data)), None)
+    image = None if dataset is None else fetch(dataset, np.zeros(1, dtype=np.int64)).get("image")
+    if isinstance(image, Tensor) and image.dim() == 4:
+        facts["input_size"] = list(image.shape[1:])
+    if task.class_names:
+        facts["class_names"] = [str(name) for name in task.class_names]
+    return facts
 
 
 def check_provides(task: UnlearningDataModule, needs: Mapping[str, bool], method: str) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
+from mu.utils.run_config import check_belongs
 from mu.utils.stand_ins import StandIn, foreign_path, load_with_stand_ins
 from mu.utils.weight_checks import check_values, name_list
 
@@ -50,7 +51,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Returns:
         The tensors on the CPU, by the bare network's names, and the metadata: `mean` and `std`
         (lists of float, one for each channel), `input_size` ([C, H, W]), `num_classes`,
-        `architecture` and further entries, each only where the file has it.
+        `class_names`, `architecture` and further entries, each only where the file has it.
 
     Raises:
         InputError: when there is no such file, it is cut off or of another kind, or it needs Python
@@ -58,10 +59,11 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     file = _find(path)
+    run = file.parent.parent if file.parent.name == "checkpoints" else file.parent
     metadata = _folder_metadata(file.parent) if file.name in _FROM_HUB else {}
     tensors: dict[str, Tensor] = {}
     for part in _shards(file) if file.name.endswith(_INDEX) else [file]:
-        shard, stored = _read_file(part)
+        shard, stored = _read_file(part, run)
         tensors |= shard
         metadata |= stored
     tensors, normalisation = unwrap_names(_backbone_tensors(tensors))
@@ -73,14 +75,16 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
-def _read_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_file(file: Path, run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     checkpoint = read_checkpoint(file)
-    # a run of ours records its recipe, its training set and the hash of what it left out
+    # a run of ours records its recipe, its data and the hash of what it left out
     record = checkpoint.get("mu")
     stored = record if isinstance(record, dict) else {}
+    check_belongs(run, file, stored)
     metadata = {name: stored[name] for name in _RECORDED if stored.get(name)}
+    metadata |= stored.get("data") or {}
     return state_dict_of(checkpoint, file), metadata
 
 
@@ -229,6 +233,8 @@ def _folder_metadata(folder: Path) -> dict[str, Any]:
         for key in ("mean", "std", "input_size")
         if isinstance(published.get(key), list)
     }
+    if isinstance(config.get("label_names"), list):
+        metadata["class_names"] = config["label_names"]
     return metadata | {key: config[key] for key in ("architecture", "num_classes") if key in config}
 
 

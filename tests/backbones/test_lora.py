@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mu.backbones import CausalLM, LoRA
 from mu.backbones.lora import adapter_targets, base_name, merge_adapters
 from mu.utils.errors import InputError
+from tests.support.doubles import text_to_image
 from tests.support.families import VOCABULARY, family_folder, family_network
 
 MIXTURES = ("mixtral", "qwen3_moe", "qwen2_moe", "olmoe", "deepseek_v3", "gpt_oss", "llama4")
@@ -93,6 +94,15 @@ def test_parts_choose_the_layers_and_refuse_what_has_no_adapter() -> None:
         adapted("mamba", LoRA(r=2), part="A_log|in_proj")
 
 
+def test_layers_that_mamba_reads_past_get_no_adapter_and_are_named() -> None:
+    """Fails when a default LoRA leaves a layer out in silence."""
+    with pytest.warns(UserWarning, match="no adapter to dt_proj, out_proj"):
+        backbone = adapted("mamba", LoRA(r=2))
+    names = {name for name, p in backbone.network.named_parameters() if p.requires_grad}
+    assert not [name for name in names if "dt_proj" in name or "out_proj" in name]
+    assert [name for name in names if "in_proj" in name]
+
+
 def test_passes_leave_the_frozen_weights_those_of_the_base() -> None:
     """Else checkpoints would hold all experts. Mutation: PEFT's passes raise their versions."""
     backbone = CausalLM(family_folder("mixtral"), lora=LoRA(r=2))
@@ -139,3 +149,64 @@ def test_a_stack_that_cannot_be_adapted_is_refused() -> None:
     with pytest.raises(InputError, match="no adapter for stack of Block"):
         adapter_targets(Block(), ["linear.weight", "stack"])
     assert adapter_targets(Block(), ["linear.weight"]) == (["linear"], [])
+
+
+@pytest.mark.parametrize(
+    ("targets", "layers"),
+    [
+        (["q_proj", "v_proj"], {"q_proj", "v_proj"}),
+        (["mlp.up_proj"], {"up_proj"}),
+        (r".*layers\.\d+\.self_attn\.(q|o)_proj", {"q_proj", "o_proj"}),
+        (
+            "all-linear",
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        ),
+    ],
+)
+def test_target_modules_are_those_of_peft(targets: str | list[str], layers: set[str]) -> None:
+    """Mutations: part of a name is enough; a regular expression is searched in the name."""
+    from peft import LoraConfig, get_peft_model
+
+    backbone = adapted("llama", LoRA(r=2, target_modules=targets))
+    names = {name for name, weight in backbone.network.named_parameters() if weight.requires_grad}
+    network: Any = family_network("llama")
+    expected: Any = get_peft_model(network, LoraConfig(r=2, target_modules=targets))
+    prefix = "base_model.model."
+    assert names == {
+        name.removeprefix(prefix) for name, p in expected.named_parameters() if p.requires_grad
+    }
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in names} == layers
+
+
+def test_target_modules_lie_within_the_part() -> None:
+    backbone = adapted("llama", LoRA(r=2, target_modules=["q_proj"]), part=r"layers\.1\.")
+    names = [name for name, weight in backbone.network.named_parameters() if weight.requires_grad]
+    assert len(names) == 2 and all("layers.1.self_attn.q_proj" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (
+            ["q_proj", "qproj"],
+            "names 'qproj', and the layers of the part .* are model.*; give ends",
+        ),
+        ([], "names no layer"),
+        ("q_proj", "names 'q_proj'"),
+        ("(q_proj", "not a regular expression"),
+        (["input_layernorm", "embed_tokens"], "no adapter for model.embed_tokens.weight"),
+    ],
+)
+def test_target_modules_that_name_no_layer_are_refused(targets: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        adapted("llama", LoRA(r=2, target_modules=targets))
+
+
+def test_target_modules_of_one_network_leave_the_other_frozen() -> None:
+    """Mutation: the text encoder of the part is trained as a whole."""
+    lora = LoRA(r=2, target_modules=["to_q"])
+    backbone = text_to_image(part="xattn+text_encoder", lora=lora)
+    trained = [name for name, weight in backbone.named_parameters() if weight.requires_grad]
+    assert trained and all(".to_q.lora_" in name for name in trained)
+    with pytest.raises(InputError, match="names 'to_w'"):
+        text_to_image(part="xattn", lora=LoRA(target_modules=["to_w"]))

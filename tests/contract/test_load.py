@@ -31,6 +31,7 @@ class Averaged(UnlearningModule):
     more than one model.
     """
 
+    plan = Retain()
     needs_forget = False
 
     def __init__(self, backbone: Classifier, **kwargs: Any) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mu.core.checks import check_terms
+from mu.core.lr import Cosine
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
+from mu.data.plan import Retain
 from mu.methods import FineTune, GradientAscent
 from mu.utils.errors import InputError, RunError
 from tests.support.doubles_text import causal_lm, people
@@ -64,6 +65,8 @@ def test_data_that_are_not_finite_are_named() -> None:
 class _Overflows(UnlearningModule):
     """A method whose first loss is infinite."""
 
+    plan = Retain()
+
     def objective(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         assert retain is not None
         return {"loss": self.reduce(self.backbone.loss(retain), retain) * float("inf")}
@@ -82,26 +85,10 @@ def test_a_later_loss_is_blamed_on_the_learning_rate() -> None:
         fit(ascent)
 
 
-@pytest.mark.parametrize(
-    ("terms", "message"),
-    [
-        (torch.zeros(()), "returned a Tensor"),
-        (3.0, "returned a float"),
-        (None, "returned nothing"),
-        ({}, "returned an empty dict"),
-        ({"forget": torch.zeros(4)}, r"the term 'forget' of Method.objective has shape \[4\]"),
-        ({"forget": 3.0}, "the term 'forget' of Method.objective is a float"),
-        ({"forget": torch.zeros(())}, "depends on a weight that is trained"),
-    ],
-)
-def test_loss_that_is_no_dict_of_scalars_is_refused(terms: Any, message: str) -> None:
-    """Fails when a half-written objective ends in a traceback of torch."""
-    with pytest.raises(InputError, match=message):
-        check_terms("Method", terms)
-
-
 class _Vector(UnlearningModule):
     """A method that forgets to reduce its loss."""
+
+    plan = Retain()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         forget, retain = self.prepare_parts(batch)
@@ -112,3 +99,17 @@ def test_a_training_step_that_returns_a_vector_is_refused() -> None:
     """Fails when a loss that was not reduced ends in a traceback of autograd."""
     with pytest.raises(InputError, match=r"_Vector.training_step returned a tensor of shape \[10"):
         fit(_Vector(classifier()))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Cosine(warmup=0.5),
+        lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 10),
+    ],
+    ids=["of mu", "of torch"],
+)
+def test_a_fit_that_ends_in_its_warm_up_says_so(schedule: Any) -> None:
+    """Fails when a learning rate of 0 in every step is blamed on mask and data."""
+    with pytest.raises(RunError, match="ran 1 step, in which the learning rate never left 0"):
+        fit(FineTune(classifier(), scheduler=schedule), epochs=1, max_steps=1)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    Callback,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
     WeightAveraging,
 )
 
-from mu.methods import FineTune, NegGradPlus, SalUn
+from mu.config.classes import find
+from mu.core.trainer_checks import default_limits
+from mu.methods import SSD, FineTune, NegGradPlus, SalUn
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import Snapshot, classifier, digits, fit
@@ -87,3 +92,32 @@ def test_a_negative_clip_is_refused(clip: float) -> None:
     """Fails when gradients are clipped to a negative norm, which turns their sign."""
     with pytest.raises(InputError, match=r"trainer\.gradient_clip_val is"):
         fit(FineTune(classifier()), gradient_clip_val=clip)
+
+
+def test_the_thousand_epochs_of_lightning_are_never_silent() -> None:
+    """Fails when a trainer without an end trains a hundred times as long, and nobody says so."""
+    with pytest.warns(UserWarning, match=r"1000 epochs.*; that of SalUn is 10 epochs: Tr"):
+        fit(SalUn(classifier()), epochs=1000, limit_train_batches=1, callbacks=[_Stop()])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*1000 epochs")
+        fit(SSD(classifier()), epochs=1000)  # ends after its pass
+
+
+class _Stop(Callback):
+    """Stops a fit after its first batch."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.should_stop = True
+
+
+def test_default_lengths_are_those_of_the_presets() -> None:
+    """Fails when a class and all of its presets train for different lengths."""
+    lengths: dict[str, list[dict[str, int]]] = {}
+    for file in (Path(__file__).parents[2] / "configs" / "method").glob("*.yaml"):
+        preset = yaml.safe_load(file.read_text())
+        limits = {key: value for key, value in preset["trainer"].items() if key.startswith("max_")}
+        lengths.setdefault(preset["model"]["class_path"], []).append(limits)
+    assert len(lengths) > 40
+    for path, presets in lengths.items():
+        method: Any = find(path)
+        assert default_limits(method) in presets, path

@@ -125,14 +125,18 @@ class TextToImage(Diffusion):
             weight.requires_grad_(name in chosen)
         self.lora = lora
         if lora is not None:
+            targets = set(lora.select(name.partition(".")[2] for name in sorted(chosen)))
             for component in ("unet", "text_encoder"):
                 inside = [
                     name.removeprefix(f"{component}.")
                     for name in chosen
                     if name.startswith(f"{component}.")
                 ]
-                if inside:
-                    lora.inject(getattr(self, component), inside)
+                adapted = [name for name in inside if name in targets]
+                if adapted:
+                    lora.inject(getattr(self, component), adapted, strict=lora.names_layers)
+                else:
+                    getattr(self, component).requires_grad_(False)
 
     def _renew(self, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):

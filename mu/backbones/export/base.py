@@ -37,7 +37,8 @@ def export(
         backbone: the served model.
         folder: output folder; new or empty.
         form: exported form; every domain has `model`, and some have the others.
-        results: a run's results for the card: `method`, `task`, `concept`, and `metrics`, which
+        results: a run's results for the card: `role` (`unlearned`, `original`, `oracle` or
+            `pretrained`), `method`, `task`, `concept`, and `metrics`, which
             maps each metric's name to its value or to a dict (or lists dicts that have `metric`)
             with `value` and, where known, `split` and `gap`.
         title: heading of the card; the folder's name when None.

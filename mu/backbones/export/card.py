@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mu.utils.errors import InputError
-from mu.utils.files import read_json, write_json
+from mu.utils.files import read_json, removed_when_stopped, write_json
 
 _RESULTS = """
 ## Results
@@ -45,11 +45,11 @@ def model_card(
     """Model card in the format of the hub: header, filled template and table of results.
 
     Args:
-        template: Jinja template of `title`, `method`, `task` and `facts`; begins with the header,
+        template: Jinja template of `title`, `history` and `facts`; begins with the header,
             `{{ card_data }}` between lines of `---`.
         title: heading.
         license: licence of the weights, as the hub names it; left out when None.
-        results: `method`, `task` and `metrics`, see `export`.
+        results: `role`, `method`, `task` and `metrics`, see `export`.
         kind: task of the model, as the hub names it (`image-classification`).
         library_name: library that loads the model, as the hub names it.
         base_model: hub id of the model that this one was made from.
@@ -59,6 +59,7 @@ def model_card(
 
     method = results.get("method")
     task = results.get("task")
+    unlearned = method and results.get("role", "unlearned") == "unlearned"
     rows = _rows(results.get("metrics") or {})
     evaluations = [
         EvalResult(
@@ -74,7 +75,7 @@ def model_card(
     ]
     card = ModelCardData(
         license=license,
-        tags=[kind, "machine-unlearning", *([str(method)] if method else [])],
+        tags=[kind, *(["machine-unlearning", str(method)] if unlearned else [])],
         pipeline_tag=kind,
         library_name=library_name,
         base_model=base_model,
@@ -88,11 +89,35 @@ def model_card(
         title=title,
         rows=rows,
         gaps=any(row["gap"] is not None for row in rows),
-        method=method,
-        task=task,
+        history=history(results),
         **facts,
     )
     return str(filled)
+
+
+def history(results: Mapping[str, Any]) -> str:
+    """Words of a card, after the model's name, on how the model came about.
+
+    Args:
+        results: `role` (`unlearned`, `original`, `oracle` or `pretrained`), `method`, `task` and
+            `concept`, each where it is known.
+
+    Example:
+        >>> history({"role": "original", "method": "Train", "task": "digits"})
+        ', trained on the task `digits`'
+    """
+    method, task, concept = (results.get(name) for name in ("method", "task", "concept"))
+    role = results.get("role") or ("unlearned" if method else "pretrained")
+    made = {
+        "unlearned": f", unlearned by `{method}`",
+        "original": ", trained",
+        "oracle": ", trained without the forget set",
+        "pretrained": "",
+    }[role]
+    place = f" on the task `{task}`" if task and made else ""
+    forgotten = f" (forgotten: {concept})" if concept and role == "unlearned" else ""
+    left_out = f" ({concept})" if concept and role == "oracle" else ""
+    return f"{made}{place}{forgotten}{left_out}"
 
 
 def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -131,9 +156,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
-        yield temporary
-        _as_readable_as_others(temporary)
-        os.replace(temporary, folder)
+        with removed_when_stopped(temporary):
+            yield temporary
+            _as_readable_as_others(temporary)
+            os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -173,6 +199,23 @@ def remove_local_paths(folder: Path) -> None:
         paths = {"_name_or_path", "name_or_path"} & set(config)
         if paths:
             write_json(file, {key: value for key, value in config.items() if key not in paths})
+
+
+def usage_with_base(backbone: Any, code: str) -> str:
+    """Python code that loads a base model and the folder over it.
+
+    Args:
+        backbone: the exported model.
+        code: code for a base model that its library finds, a hub id or a folder. One that comes
+            with mu is loaded by mu.
+    """
+    if not backbone.model.startswith("embedded:"):
+        return code
+    class_name = type(backbone).__name__
+    return (
+        f"from mu.backbones import {class_name}\n\n"
+        f'backbone = {class_name}("{backbone.model}", weights="FOLDER")'
+    )
 
 
 def images_note(backbone: Any) -> str:

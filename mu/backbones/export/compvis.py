@@ -89,7 +89,6 @@ def import_compvis(
                 library_name="diffusers",
                 base_model=hub_id(base),
                 version=__version__,
-                concept=None,
                 what="Stable Diffusion from a checkpoint in CompVis' names",
                 about=f"Taken are {sentence}. Without a safety checker.",
                 usage="from diffusers import StableDiffusionPipeline\n\npipeline = "

@@ -60,7 +60,6 @@ def import_ddpm(checkpoint: Path | str, folder: Path | str, ema: bool | None = N
                 library_name="diffusers",
                 base_model=None,
                 version=__version__,
-                concept=None,
                 what=f"A denoiser of {side} × {side} images of {backbone.num_classes} classes, "
                 "from a checkpoint of the DDPM code",
                 about=f"Taken is {sentence}.",

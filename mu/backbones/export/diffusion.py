@@ -21,6 +21,7 @@ from mu.backbones.export.card import (
     new_folder,
     only_whole,
     remove_local_paths,
+    usage_with_base,
 )
 from mu.backbones.export.diffusion_adapter import write_adapter
 from mu.backbones.export.published import (
@@ -41,8 +42,7 @@ CARD = """---
 
 # {{ title }}
 
-{{ what }}{% if method %}, unlearned by `{{ method }}`{% endif %}{% if task %} on the task `{{ task }}`{% endif %}\
-{% if concept %} (forgotten: {{ concept }}){% endif %}. Written by mu {{ version }}.
+{{ what }}{{ history }}. Written by mu {{ version }}.
 
 {{ about }}
 
@@ -51,7 +51,9 @@ CARD = """---
 ```python
 {{ usage }}
 ```
-"""  # noqa: E501 - a line of the card stays one line
+
+`FOLDER` is this folder.
+"""
 _WHOLE = """from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained("FOLDER")
@@ -240,11 +242,7 @@ def _write_edited(
         "transformers. The file's metadata name the "
         f"base model and a hash of its weights.\n\n{images_note(backbone)}"
     )
-    on_hub = not backbone.model.startswith("embedded:")
-    return about, _EDITED.format(base=backbone.model) if on_hub else (
-        f'from mu.backbones import TextToImage\n\nbackbone = TextToImage("{backbone.model}", '
-        'weights="FOLDER")'
-    )
+    return about, usage_with_base(backbone, _EDITED.format(base=backbone.model))
 
 
 def _write_single_file(
@@ -357,6 +355,5 @@ def _card(results: Mapping[str, Any], title: str, license: str | None, **facts: 
         results=results,
         library_name="diffusers",
         version=__version__,
-        concept=results.get("concept"),
         **facts,
     )

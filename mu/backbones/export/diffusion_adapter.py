@@ -8,7 +8,7 @@ from typing import Any
 
 from mu.backbones.diffusion.adapters import BASE_HASH, FILE
 from mu.backbones.diffusion.text_to_image import TextToImage
-from mu.backbones.export.card import hub_id, images_note
+from mu.backbones.export.card import hub_id, images_note, usage_with_base
 from mu.backbones.export.published import text_model_name
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors
@@ -58,7 +58,7 @@ def write_adapter(
         "and peft read them. Without them the "
         f"model is the original.\n\n{images_note(backbone)}"
     )
-    return about, _ADAPTER.format(base=backbone.model)
+    return about, usage_with_base(backbone, _ADAPTER.format(base=backbone.model))
 
 
 def _add_metadata(file: Path, metadata: Mapping[str, str | None]) -> None:

@@ -11,7 +11,13 @@ from torch import nn
 
 from mu.backbones.adapter_files import BASE_HASH, PREFIX, base_hash
 from mu.backbones.export.base import Form, export
-from mu.backbones.export.card import hub_id, model_card, new_folder, remove_local_paths
+from mu.backbones.export.card import (
+    hub_id,
+    model_card,
+    new_folder,
+    remove_local_paths,
+    usage_with_base,
+)
 from mu.backbones.export.published import publish_config, publish_tokenizer
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.checkpoints import auto_class
@@ -27,8 +33,7 @@ CARD = """---
 
 # {{ title }}
 
-{{ what }}{% if method %}, unlearned by `{{ method }}`{% endif %}{% if task %} on the task `{{ task }}`{% endif %}. \
-Written by mu {{ version }}.
+{{ what }}{{ history }}. Written by mu {{ version }}.
 
 {{ about }}
 
@@ -37,7 +42,9 @@ Written by mu {{ version }}.
 ```python
 {{ usage }}
 ```
-"""  # noqa: E501 - a line of the card stays one line
+
+`FOLDER` is this folder.
+"""
 _CORE = {
     "base_model_name_or_path",
     "bias",
@@ -109,7 +116,9 @@ def export_causal_lm(
         else:
             _write_adapter(backbone, temporary)
             what = f"Adapters of `{backbone.model}`"
-            usage = _ADAPTER.format(base=backbone.model, auto_class=network_class)
+            usage = usage_with_base(
+                backbone, _ADAPTER.format(base=backbone.model, auto_class=network_class)
+            )
             about = (
                 "Low-rank adapters as PEFT reads them. Without them the model is the original, "
                 f"whose hash is {base_hash(backbone.network)}."

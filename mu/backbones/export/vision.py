@@ -13,7 +13,7 @@ from torch import nn
 from mu.backbones.export.base import Form, export
 from mu.backbones.export.card import model_card, new_folder, only_whole
 from mu.backbones.vision.classifier import Classifier
-from mu.backbones.vision.networks import build, resolve, torchvision_options
+from mu.backbones.vision.networks import build, class_names, resolve, torchvision_options
 from mu.utils.errors import InputError
 from mu.utils.files import save_tensors, write_json, write_text
 from mu.utils.spec import init_args_of
@@ -25,17 +25,21 @@ _CARD = """---
 
 # {{ title }}
 
-`{{ architecture }}` ({{ library }}), {{ num_classes }} classes{% if method %}, unlearned by `{{ method }}`{% endif %}\
-{% if task %} on the task `{{ task }}`{% endif %}. Written by mu.
+`{{ architecture }}` ({{ library }}), {{ num_classes }} classes{{ history }}. Written by mu.
 
 The weights are those of the network alone. It takes images with pixels in [0, 1], minus mean {{ mean }}, over standard
 deviation {{ std }}{% if input_size %}; input size {{ input_size }} (channels, height, width){% endif %}.
+{% if class_names %}
+Classes, in the order of the logits: {{ class_names | join(", ") }}.
+{% endif %}
 
 ## Use
 
 ```python
 {{ usage }}
 ```
+
+`FOLDER` is this folder.
 
 """  # noqa: E501 - a line of the card stays one line
 
@@ -65,7 +69,8 @@ def export_classifier(
         num_classes=backbone.num_classes,
         mean=normalize.mean.tolist(),
         std=normalize.std.tolist(),
-        input_size=network.input_size,
+        input_size=backbone.weights_metadata.get("input_size") or network.input_size,
+        labels=class_names(backbone.weights_metadata),
         results=results,
         options=init_args_of(backbone).get("options"),
         title=title,
@@ -82,6 +87,7 @@ def export_network(
     mean: Sequence[float],
     std: Sequence[float],
     input_size: Sequence[int] | None = None,
+    labels: Sequence[str] = (),
     results: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     title: str | None = None,
@@ -101,6 +107,7 @@ def export_network(
         mean: mean of the normalisation, one number for each channel.
         std: standard deviation of the normalisation, likewise.
         input_size: `(C, H, W)` of the images; None where any size will do.
+        labels: names of the classes in the order of the logits; empty where they have none.
         results: a run's results for the model card: `method`, `task`, and `metrics`, which maps
             each metric's name to its value or to a dict (or lists dicts that have `metric`) with
             `value` and, where known, `split` and `gap`.
@@ -131,6 +138,7 @@ def export_network(
         "mean": list(mean),
         "std": list(std),
         "input_size": None if input_size is None else list(input_size),
+        "class_names": list(labels) if len(labels) == num_classes else [],
     }
     texts = {
         key: value if isinstance(value, str) else json.dumps(value)
@@ -161,6 +169,7 @@ def _config(
         ],  # without the tag of the published weights
         "num_classes": facts["num_classes"],
         "num_features": twin.num_features,
+        **({"label_names": facts["class_names"]} if facts["class_names"] else {}),
         **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": {
             **{key: published[key] for key in published_keys if published.get(key) is not None},

@@ -124,7 +124,8 @@ class CausalLM(TextGeneration, Backbone):
             full = "full" in part
             names = set(chosen) - (output_names(self.network) if full else set())
             bypassed = bypassed_layers(self.network, self.model)
-            lora.inject(self.network, sorted(names), strict=not full, bypassed=bypassed)
+            strict = not full or lora.names_layers
+            lora.inject(self.network, lora.select(sorted(names)), strict=strict, bypassed=bypassed)
 
     def fresh(self, seed: int) -> Self:
         """New model of the same architecture, with the same tokenizer."""

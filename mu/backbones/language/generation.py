@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mu.backbones.language.sampling import Sampling
+from mu.backbones.language.sampling import NextToken, Sampling
 from mu.backbones.language.tokenizer import left_padded
 from mu.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Decoding of answers, by the names of transformers.
+
+    Args:
+        stop_strings: strings at which an answer ends.
+        sampling: sampling of tokens; None takes the likeliest.
+        num_beams: beams of a beam search; 1 is greedy decoding, or sampling.
+        repetition_penalty: see `NextToken`.
+
+    Raises:
+        InputError: for no beam, or for a beam search with sampling.
+    """
+
+    stop_strings: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+    num_beams: int = 1
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise InputError(f"num_beams is {self.num_beams}; it is at least 1.")
+        if self.num_beams > 1 and self.sampling is not None:
+            raise InputError(
+                "a beam search takes the likeliest answers and samples nothing; set num_beams to "
+                "1, or leave out the sampling."
+            )
 
 
 class TextGeneration:
@@ -27,6 +57,12 @@ class TextGeneration:
         """Token ids at which an answer ends, of the tokenizer and of the generation config."""
         return end_tokens(self.network, self.tokenizer)
 
+    @property
+    def repetition_penalty(self) -> float:
+        """Repetition penalty of the model's generation config, 1 where it has none."""
+        config = getattr(self.network, "generation_config", None)
+        return float(getattr(config, "repetition_penalty", None) or 1.0)
+
     @torch.no_grad()
     def generate(
         self,
@@ -35,6 +71,8 @@ class TextGeneration:
         stop_strings: Sequence[str] = (),
         batch_size: int = 32,
         sampling: Sampling | None = None,
+        num_beams: int = 1,
+        repetition_penalty: float | None = None,
     ) -> list[str]:
         """Continuations of prompts, as text, without the prompt and cut at the first stop string.
 
@@ -46,13 +84,18 @@ class TextGeneration:
             stop_strings: strings at which an answer ends; they are cut off.
             batch_size: prompts at a time, of similar length, padded on the left.
             sampling: sampling of tokens; None takes the likeliest.
+            num_beams: beams of a beam search; 1 is greedy decoding, or sampling.
+            repetition_penalty: factor by which tokens of the prompt and the answer so far become
+                less likely; None takes that of the model's generation config, which mostly is 1.
         """
+        penalty = self.repetition_penalty if repetition_penalty is None else repetition_penalty
+        decoding = Decoding(tuple(stop_strings), sampling, num_beams, penalty)
         lengths = [len(row) for row in ids]
         limits = new_token_limits(lengths, max_new_tokens, self.context)
         texts = [""] * len(ids)
         for positions, limit in prompt_batches(lengths, limits, batch_size):
             prompts = [ids[position] for position in positions]
-            rows = self._continue(prompts, limit, stop_strings, sampling, positions)
+            rows = self._continue(prompts, limit, positions, decoding)
             for position, row in zip(positions, rows, strict=True):
                 texts[position] = self.decode_answer(row, stop_strings)
         return texts
@@ -61,12 +104,12 @@ class TextGeneration:
         self,
         prompts: list[Sequence[int]],
         max_new_tokens: int,
-        stop_strings: Sequence[str],
-        sampling: Sampling | None,
         positions: Sequence[int],
+        decoding: Decoding,
     ) -> list[list[int]]:
-        """Generated token ids of a batch of prompts, which `sampling` knows by `positions`."""
+        """Generated token ids of a batch of prompts, which the sampling knows by `positions`."""
         pad = self.tokenizer.eos_token_id
+        stop_strings = list(decoding.stop_strings)
         tokens, mask = left_padded(prompts, pad, next(self.network.parameters()).device)
         return generated_ids(
             self.network,
@@ -75,12 +118,12 @@ class TextGeneration:
             max_new_tokens,
             eos_token_id=self.end_tokens,
             pad_token_id=pad,
-            logits_processor=sampling.processor(positions, tokens.shape[1]) if sampling else None,
-            **(
-                {"stop_strings": list(stop_strings), "tokenizer": self.tokenizer}
-                if stop_strings
-                else {}
-            ),
+            num_beams=decoding.num_beams,
+            repetition_penalty=1.0,  # done by NextToken, which knows the padding
+            logits_processor=[
+                NextToken(mask, positions, decoding.sampling, decoding.repetition_penalty)
+            ],
+            **({"stop_strings": stop_strings, "tokenizer": self.tokenizer} if stop_strings else {}),
         )
 
     def decode_answer(self, row: Sequence[int], stop_strings: Sequence[str] = ()) -> str:
@@ -183,12 +226,13 @@ def generated_ids(
         tokens: `[B, L]` int64, prompts padded on the left.
         mask: `[B, L]`, 1 at tokens and 0 at padding.
         max_new_tokens: largest number of new tokens.
-        **settings: `eos_token_id`, `pad_token_id`, `stop_strings`, `logits_processor` and
-            `tokenizer` of transformers.
+        **settings: `eos_token_id`, `pad_token_id`, `num_beams`, `repetition_penalty`,
+            `stop_strings`, `logits_processor` and `tokenizer` of transformers.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     live = {name: settings.pop(name, None) for name in ("logits_processor", "tokenizer")}
+    live["logits_processor"] = LogitsProcessorList(live["logits_processor"] or [])
     generated = network.generate(
         input_ids=tokens,
         attention_mask=mask,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mu.backbones.language.causal_lm import CausalLM
 from mu.backbones.language.causality import bypassed_layers
 from mu.backbones.language.decoder import text_config, text_weights
-from mu.backbones.language.sampling import Sampling
+from mu.backbones.language.generation import Decoding
+from mu.backbones.language.sampling import NextToken
 from mu.backbones.language.tokenizer import left_padded
 from mu.backbones.lora import LoRA, output_names
 from mu.data.batch import Batch
@@ -61,39 +62,46 @@ class TwoModels(CausalLM):
         self,
         prompts: list[Sequence[int]],
         max_new_tokens: int,
-        stop_strings: Sequence[str],
-        sampling: Sampling | None,
         positions: Sequence[int],
+        decoding: Decoding,
     ) -> list[list[int]]:
         """Generated token ids of a batch of prompts, with a cache for each model.
 
         Rows that have ended are computed further until all have, without effect.
         """
+        if decoding.num_beams > 1:
+            raise InputError(
+                f"{type(self).__name__} answers token by token with two models, which a beam "
+                "search does not do; set num_beams to 1."
+            )
         ends = self.end_tokens
         tokens, mask = left_padded(prompts, ends[0], next(self.parameters()).device)
+        process = NextToken(mask, positions, decoding.sampling, decoding.repetition_penalty)
+        ids = tokens
         speakers = [_logits_by_token(model, tokens, mask) for model in (self.base, self.other)]
         generated_ids: list[list[int]] = [[] for _ in prompts]
         ended = [False] * len(prompts)
         model_logits = [next(speaker) for speaker in speakers]
         for step in range(max_new_tokens):
-            logits = self.combined(*model_logits)
-            if sampling is not None:
-                logits = sampling.add_gumbel_noise(logits, positions, step)
-            token = logits.argmax(-1)
+            token = process(ids, self.combined(*model_logits)).argmax(-1)
+            ids = torch.cat([ids, token[:, None]], 1)
             for row, token_id in enumerate(token.tolist()):
                 if not ended[row]:
                     generated_ids[row].append(token_id)
-                    ended[row] = token_id in ends or (
-                        bool(stop_strings)
-                        and any(
-                            mark in self.tokenizer.decode(generated_ids[row])
-                            for mark in stop_strings
-                        )
+                    ended[row] = token_id in ends or self._has_stopped(
+                        generated_ids[row], decoding.stop_strings
                     )
             if all(ended) or step + 1 == max_new_tokens:
                 break
             model_logits = [speaker.send(token) for speaker in speakers]
         return generated_ids
+
+    def _has_stopped(self, ids: Sequence[int], stop_strings: Sequence[str]) -> bool:
+        """Whether the text of generated token ids has a stop string."""
+        if not stop_strings:
+            return False
+        text = self.tokenizer.decode(ids)
+        return any(mark in text for mark in stop_strings)
 
     # ---- attributes of the base ------------------------------------------------------------------
 
@@ -117,6 +125,11 @@ class TwoModels(CausalLM):
         """Smaller context of both models: largest number of tokens, where one limits it."""
         limits = [model.context for model in (self.base, self.other) if model.context is not None]
         return min(limits, default=None)
+
+    @property
+    def repetition_penalty(self) -> float:
+        """Repetition penalty of the base's generation config, 1 where it has none."""
+        return self.base.repetition_penalty
 
     @property
     def end_tokens(self) -> list[int]:
@@ -233,7 +246,7 @@ def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
     Args:
         model: model without adapters.
         count: number of layers, from 1 to all.
-        lora: adapters of all linear layers but the output matrix.
+        lora: adapters of all linear layers but the output matrix, or of its `target_modules`.
 
     Raises:
         InputError: when the model has adapters, or not so many layers.
@@ -260,5 +273,6 @@ def first_layers(model: CausalLM, count: int, lora: LoRA) -> CausalLM:
             config.layer_types = config.layer_types[:count]
     twin.lora = lora
     names = sorted(set(text_weights(short)) - output_names(short))
-    lora.inject(short, names, bypassed=bypassed_layers(short, model.model))
+    bypassed = bypassed_layers(short, model.model)
+    lora.inject(short, lora.select(names), strict=lora.names_layers, bypassed=bypassed)
     return twin

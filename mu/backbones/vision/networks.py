@@ -7,6 +7,7 @@ standard deviation are in the checkpoint and attacks work in pixel space.
 from __future__ import annotations
 
 import difflib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -248,6 +249,20 @@ def image_network(
     if size is not None:
         input_size = (in_channels, size, size) if isinstance(size, int) else (in_channels, *size)
     return ImageNetwork(body, *statistics(mean, std, in_channels), input_size=input_size)
+
+
+def class_names(metadata: Mapping[str, Any]) -> list[str]:
+    """Class names in the metadata of weights, where they may be stored as JSON.
+
+    Example:
+        >>> class_names({"class_names": '["cat", "dog"]'})
+        ['cat', 'dog']
+    """
+    names = metadata.get("class_names") or metadata.get("labels") or []
+    try:
+        return [str(name) for name in (json.loads(names) if isinstance(names, str) else names)]
+    except json.JSONDecodeError:
+        return []
 
 
 def assign_image_weights(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from mu.backbones.embedded import path
 from mu.backbones.vision.classifier import Classifier
+from mu.backbones.vision.networks import class_names
 from mu.evaluation.images.clip import resize_and_crop
 from mu.evaluation.images.judges import Judge
 from mu.utils.errors import InputError
@@ -39,6 +39,8 @@ class ClassifierJudge(Judge):
         synonyms: other words for labels, as prompts use them.
         groups: concepts that consist of several labels.
         confidence: probability of the most probable label from which on the judge sees anything.
+            The 0.2 that the shipped configurations give ResNet-50 was not measured on its weights;
+            `judge/noise` of a test says how many images of noise pass it.
         reject: labels that stand for nothing to be seen; `none`, if there is one, when None.
         options: arguments of the network's constructor, where the metadata lack them.
         classifier: a Classifier in memory, in place of `weights`.
@@ -101,7 +103,7 @@ class ClassifierJudge(Judge):
             published = self.weights is None and self._live is None
             names = (
                 self.class_names
-                or _class_names(classifier.weights_metadata)
+                or class_names(classifier.weights_metadata)
                 or (_imagenet_names() if published else [])
             )
             if len(names) != classifier.num_classes:
@@ -156,7 +158,7 @@ class ClassifierJudge(Judge):
         # number of classes: the metadata, else the names, else the size of the last layer
         classes = (
             metadata.get("num_classes")
-            or len(self.class_names or _class_names(metadata))
+            or len(self.class_names or class_names(metadata))
             or len(list(tensors.values())[-1])
         )
         options = self.options or json.loads(metadata.get("options", "{}"))
@@ -203,15 +205,6 @@ def _default_name(weights: str | None, network: str | None) -> str:
     return (
         network or "classifier" if weights is None else Path(weights.removeprefix("embedded:")).stem
     )
-
-
-def _class_names(metadata: Mapping[str, Any]) -> list[str]:
-    """Class names in the metadata of weights, where they are stored as JSON."""
-    names = metadata.get("class_names") or metadata.get("labels") or []
-    try:
-        return [str(name) for name in (json.loads(names) if isinstance(names, str) else names)]
-    except json.JSONDecodeError:
-        return []
 
 
 def _imagenet_names() -> list[str]:

@@ -26,6 +26,8 @@ class SCRUBWorstCase(SCRUB):
             [1e-4, 1e-1] there.
     """
 
+    default_epochs = 10
+
     def __init__(
         self,
         backbone: Backbone,

@@ -61,6 +61,7 @@ class AdvUnlearn(AdversarialPromptMethod):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_steps = 1000
     needs_reference = True
 
     def __init__(

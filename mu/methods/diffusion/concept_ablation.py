@@ -49,6 +49,7 @@ class ConceptAblation(DiffusionMethod, GeneratesImages):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_steps = 100
     plan = Forget()
     needs_retain = False
     needs_substitute = True

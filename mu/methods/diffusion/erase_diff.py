@@ -52,6 +52,7 @@ class EraseDiff(InnerLoopMethod, DiffusionMethod):
             descent has its own moments, which start at zero in each epoch.
     """
 
+    default_epochs = 8
     needs_substitute = True
 
     def __init__(

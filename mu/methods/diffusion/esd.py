@@ -48,6 +48,7 @@ class ESD(DiffusionMethod):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_steps = 1000
     plan = Forget()
     needs_retain = False
     needs_reference = True

@@ -51,6 +51,8 @@ class SalUnDiffusion(DiffusionMethod, SalUn):
         mask: `GuidedSaliency()` when None.
     """
 
+    default_epochs = 5
+
     def __init__(
         self,
         backbone: Diffusion,

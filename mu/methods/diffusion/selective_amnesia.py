@@ -59,6 +59,7 @@ class SelectiveAmnesia(GeneratesImages, ElasticDiffusionMethod):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_epochs = 200
     plan = Paired(length="forget")
 
     def __init__(

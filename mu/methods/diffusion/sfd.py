@@ -77,6 +77,7 @@ class SFD(ScoreDistillationMethod):
         scheduler: of the generator's learning rate.
     """
 
+    default_steps = 50000
     needs_reference = True
 
     def __init__(

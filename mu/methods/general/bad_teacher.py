@@ -36,6 +36,7 @@ class BadTeacher(UnlearningModule):
         plan: `Union(retain_fraction=0.3, redraw=False)`, or any other.
     """
 
+    default_epochs = 1
     needs_labels = False
     needs_reference = True
 

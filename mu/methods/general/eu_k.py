@@ -23,6 +23,8 @@ from mu.utils.rng import stream_id
 class EUk(CFk):
     """CFk from newly initialised last layers; arguments as there."""
 
+    default_epochs = 30
+
     def configure_model(self) -> None:
         """New layers before the first step; a checkpoint loaded afterwards replaces them."""
         first = not self.original_hash

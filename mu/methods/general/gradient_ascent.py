@@ -36,6 +36,7 @@ class GradientAscent(UnlearningModule):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_epochs = 5
     plan = Forget()
     needs_retain = False
 

@@ -28,6 +28,7 @@ class Retrain(UnlearningModule):
         scheduler: the original's; `Steps()` when None.
     """
 
+    default_epochs = 182
     plan = Retain()
     needs_forget = False
     trains_from_scratch = True

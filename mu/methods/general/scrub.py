@@ -56,6 +56,7 @@ class SCRUB(UnlearningModule):
         scheduler: another schedule in place of the decay.
     """
 
+    default_epochs = 3
     needs_reference = True
 
     def __init__(

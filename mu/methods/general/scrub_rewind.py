@@ -31,6 +31,7 @@ class SCRUBRewind(SCRUB):
     finished run is rewound, so it cannot be continued. Arguments as in SCRUB, for classifiers only.
     """
 
+    default_epochs = 5
     rewound_to: Tensor
 
     def __init__(self, backbone: Classifier, **kwargs: Any) -> None:

@@ -28,6 +28,7 @@ class Train(UnlearningModule):
         scheduler: of the recipe; `Steps()` when None.
     """
 
+    default_epochs = 182
     plan = Everything()
     trains_from_scratch = True
 

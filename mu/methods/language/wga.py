@@ -36,6 +36,8 @@ class WGA(ForgetRetainMethod):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_epochs = 5
+
     def __init__(
         self,
         backbone: CausalLM,

@@ -42,6 +42,7 @@ class WHP(TwoModelMethod):
         optimizer: of both models; its own rate is that of unlearning.
     """
 
+    default_epochs = 5
     needs_retain = False
     auxiliary_activity = "reinforces"
 

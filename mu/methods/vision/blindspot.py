@@ -43,6 +43,7 @@ class Blindspot(TwoModelMethod):
             every weight layer but the last where no nonlinearity is a module.
     """
 
+    default_epochs = 3
     plan = Phases(Retain(), Union())
     auxiliary_activity = "trains its proxy"
 

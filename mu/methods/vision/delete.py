@@ -31,6 +31,7 @@ class DELETE(UnlearningModule):
         optimizer: optimizer factory; for the source of the default see above.
     """
 
+    default_epochs = 20
     plan = Forget()
     needs_retain = False
     needs_reference = True

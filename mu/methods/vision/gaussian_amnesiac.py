@@ -31,6 +31,8 @@ class GaussianAmnesiac(RandomLabel):
         plan: `Union()`.
     """
 
+    default_epochs = 1
+
     def __init__(
         self,
         backbone: Regressor,

@@ -51,6 +51,7 @@ class UNSIR(LearnsNoise):
         retain_samples: size of the retain subset (all of retain where it is smaller).
     """
 
+    default_epochs = 2
     needs_forget = False
 
     def __init__(

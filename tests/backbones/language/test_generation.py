@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from mu.backbones.language.generation import (
     prompt_batches,
     without_thoughts,
 )
+from mu.backbones.language.sampling import Sampling
 from mu.backbones.language.two_models import GenericLogits
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm
@@ -84,3 +87,67 @@ def test_thoughts_are_no_part_of_an_answer() -> None:
     assert without_thoughts(" <think>Ada?\nOslo?</think> in Lima") == "in Lima"
     for text in ("Oslo", "<think>Oslo", "Oslo <think>so</think>"):
         assert without_thoughts(text) == text
+
+
+def reference_texts(backbone: CausalLM, **settings: Any) -> list[str]:
+    """Answers of transformers' own `generate`, one prompt at a time, without padding."""
+    network: Any = backbone.network
+    texts = []
+    for ids in PROMPTS:
+        row = network.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+            pad_token_id=2,
+            eos_token_id=2,
+            do_sample=False,
+            max_new_tokens=8,
+            **settings,
+        )[0, len(ids) :]
+        texts.append(backbone.decode_answer(row.tolist()))
+    return texts
+
+
+@pytest.mark.parametrize("composed", [False, True], ids=["one model", "two models"])
+@pytest.mark.parametrize("source", ["argument", "generation config"])
+def test_a_repetition_penalty_is_that_of_transformers(source: str, composed: bool) -> None:
+    """Mutations: padding is penalised as the end token; the config's penalty counts twice or not
+    at all; two models ignore it.
+    """
+    backbone = causal_lm().eval()
+    network: Any = backbone.network
+    greedy = backbone.generate(PROMPTS, 8)
+    expected = reference_texts(backbone, repetition_penalty=3.0)
+    assert expected != greedy
+    settings = {"repetition_penalty": 3.0} if source == "argument" else {}
+    if not settings:
+        network.generation_config.repetition_penalty = 3.0
+    model = GenericLogits(backbone, causal_lm().eval(), alpha=0.0) if composed else backbone
+    assert model.generate(PROMPTS, 8, **settings) == expected
+    assert model.generate(PROMPTS, 8, repetition_penalty=1.0) == greedy
+
+
+def test_a_beam_search_is_that_of_transformers() -> None:
+    """Mutations: beams are not passed on; a penalty knows one beam of each prompt only."""
+    backbone = causal_lm().eval()
+    assert backbone.generate(PROMPTS, 8, num_beams=3) == reference_texts(backbone, num_beams=3)
+    penalised = backbone.generate(PROMPTS, 8, num_beams=3, repetition_penalty=2.0)
+    assert penalised == reference_texts(backbone, num_beams=3, repetition_penalty=2.0)
+    assert penalised != backbone.generate(PROMPTS, 8, num_beams=3)
+
+
+@pytest.mark.parametrize(
+    ("composed", "settings", "message"),
+    [
+        (False, {"num_beams": 2, "sampling": Sampling()}, "samples nothing; set num_beams to 1"),
+        (False, {"num_beams": 0}, "num_beams is 0"),
+        (False, {"repetition_penalty": 0.0}, "repetition_penalty is 0"),
+        (True, {"num_beams": 2}, "GenericLogits answers token by token"),
+    ],
+)
+def test_a_decoding_that_cannot_be_done_is_refused(
+    composed: bool, settings: dict[str, Any], message: str
+) -> None:
+    backbone = causal_lm().eval()
+    model = GenericLogits(backbone, backbone, alpha=0.0) if composed else backbone
+    with pytest.raises(InputError, match=message):
+        model.generate(PROMPTS, 2, **settings)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mu.backbones import CausalLM, LoRA
 from mu.backbones.export import export
+from mu.backbones.language.generation import Decoding
 from mu.backbones.language.two_models import GenericLogits, LogitDifference, TwoModels, first_layers
 from mu.functional.combined_logits import generic_logits, logit_difference
 from mu.utils.errors import InputError
@@ -164,7 +165,7 @@ def test_answer_ends_at_the_end_token() -> None:
         return torch.nn.functional.one_hot(torch.tensor(next(rows)), base.vocabulary).float()
 
     model.combined = says  # type: ignore[method-assign]
-    assert model._continue([[1], [1, 5]], 10, (), None, [0, 1]) == [[9, 2], [8, 8, 2]]
+    assert model._continue([[1], [1, 5]], 10, [0, 1], Decoding()) == [[9, 2], [8, 8, 2]]
 
 
 def test_settings_of_generation_come_from_the_base_model() -> None:
