@@ -29,6 +29,9 @@ class Suite(Callback, Reconstructible):
     needs: tuple[str, ...] = ()
     """Names that `Backbone.outputs` computes (`logits`, `label`, `nll`, `prediction`, `target`)."""
 
+    compared: tuple[str, ...] = ()
+    """Metrics of other suites that it compares with the oracle's, so it is measured with them."""
+
     definitions: ClassVar[Mapping[str, str]] = {}
     """Meaning of each metric in one plain sentence; a key that ends with a slash defines every
     metric that begins with it.
@@ -41,6 +44,12 @@ class Suite(Callback, Reconstructible):
 
     trade_offs: ClassVar[tuple[TradeOff, ...]] = ()
     """Scatter plots of a report, drawn where both sides were measured."""
+
+    latest_results: list[Result] | None = None
+    """Results of the latest test."""
+
+    latest_seconds: float = 0.0
+    """Seconds that the suite took in it."""
 
     @abstractmethod
     def measure(self, outputs: Evaluated, module: UnlearningModule) -> list[Result]:
@@ -82,8 +91,15 @@ class Suite(Callback, Reconstructible):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, add the results to those of the run, and log them."""
         module = module_of(pl_module)
+        module.add_results(self.timed_results(module))
+
+    def timed_results(self, module: UnlearningModule) -> list[Result]:
+        """Results of `measured`, which the suite keeps with their seconds for the run's record."""
+        before = module.stopwatch.seconds().get("evaluation", 0.0)
         with module.stopwatch("evaluation"):
-            module.add_results(self.measured(module))
+            self.latest_results = self.measured(module)
+        self.latest_seconds = module.stopwatch.seconds().get("evaluation", 0.0) - before
+        return self.latest_results
 
     def measured(self, module: UnlearningModule) -> list[Result]:
         """Results of `measure`, or an undefined one where the suite as a whole has no value.

@@ -21,7 +21,8 @@ from mu.core.module import UnlearningModule
 from mu.core.run_files import check_results
 from mu.evaluation.text.graph import Metric
 from mu.evaluation.text.session import questions_of
-from mu.metrics.results import Result, RunResults, compute_result
+from mu.metrics.results import Result, compute_result
+from mu.metrics.run_results import RunResults
 from mu.utils.errors import InputError
 
 OF_ORACLE = ("examples", "steps", "batch_size", "optimizer", "attack_seed", "relearnt_from")

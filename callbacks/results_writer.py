@@ -1,26 +1,46 @@
-"""Callback that writes results.json, outputs.safetensors and split.json after a test."""
+"""Callback that writes the run folder of a fit and of a test."""
 
 from __future__ import annotations
 
 import inspect
+import os
+from datetime import UTC, datetime
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks import default_callbacks
 from callbacks.base import Suite, module_of, presentation_of, run_folder
 from mu.core.module import UnlearningModule
-from mu.core.run_files import CHECKPOINT, checkpoint_digest
-from mu.metrics.results import RunResults, save_outputs, versions
+from mu.core.pretrained_model import PretrainedModel
+from mu.core.run_start import (
+    add_last_checkpoint,
+    check_folder,
+    config_of,
+    write_files,
+    write_finish,
+    write_start,
+)
+from mu.metrics.run_outputs import load_outputs, save_outputs
+from mu.metrics.run_results import Measurement, RunResults, versions
+from mu.utils.errors import InputError
+from mu.utils.fingerprint import checkpoint_digest, source_hash
+from mu.utils.run_config import SETTINGS, config_line
+from mu.utils.run_layout import CHECKPOINT, OUTPUTS, RESULTS, SPLIT
 from mu.utils.spec import Reconstructible, class_path, to_spec
 from mu.utils.weights import weights_hash
 
 
 class ResultsWriter(Callback, Reconstructible):
-    """Writer of `results.json`, `outputs.safetensors` and `split.json` of a run.
+    """Writer of the run folder of a fit and of a test.
 
-    The run folder is the trainer's default_root_dir. The files are written in `teardown`, after
-    every suite, for any order of the callbacks.
+    The run folder is the trainer's default_root_dir. A fit writes `config.yaml`, `base/` and
+    `split.json` before its first step, `checkpoints/last.ckpt` after every epoch, and `fit.json` at
+    its end; a test writes `results.json` and `outputs.safetensors` after every suite, for any order
+    of the callbacks.
 
     Args:
         task: the task's name in a study; its class when None.
@@ -54,22 +74,51 @@ class ResultsWriter(Callback, Reconstructible):
         self.key = key
         self.facts = {**self.facts, **{name: value for name, value in facts.items() if value}}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the files that are there, and let a fit write its last checkpoint.
+
+        Raises:
+            InputError: names a file that was changed or cut off, or is of something else.
+        """
+        folder = run_folder(trainer)
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if not _is_written(trainer):
+                check_folder(trainer)
+            add_last_checkpoint(trainer)
+        if stage == "test" and trainer.is_global_zero:
+            if (folder / RESULTS).exists():
+                RunResults.load_all(folder)
+            if (folder / OUTPUTS).exists():
+                load_outputs(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write config.yaml, base models and split.json, unless the command line does."""
+        if not _is_written(trainer):
+            module = module_of(pl_module)
+            write_start(trainer, module, config_of(trainer, module, default_callbacks))
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the run folder on rank zero, after a test."""
+        """Write the end of a fit, or what a test measured, on rank zero."""
         module = module_of(pl_module)
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            module.facts |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+            if trainer.is_global_zero:
+                write_finish(trainer)
         if stage != "test" or not trainer.is_global_zero or module.outputs is None:
             return
         folder = run_folder(trainer)
-        save_outputs(folder, module.evaluated())
-        if module.task is not None:
-            module.task.split.save(folder / "split.json")
-        suites = [callback for callback in trainer.callbacks if isinstance(callback, Suite)]  # type: ignore[attr-defined]
+        hashes = {
+            **_hashes(module),
+            "key": self.key,
+            "config": config_line(folder, SETTINGS),
+            "checkpoint": _tested(trainer, module),
+        }
         run_results = RunResults(
             task=self.task or (type(module.task).__name__ if module.task is not None else ""),
-            method=self.method or type(module).__name__,
-            results=module.results,
+            method=self.method or _method_name(module),
+            measurements=_measurements(trainer, module, hashes["weights"]),
             seeds=self.seeds or _seeds(module),
-            hashes={**_hashes(module), "key": self.key, "checkpoint": _tested(trainer)},
+            hashes=hashes,
             seconds=module.stopwatch.seconds(),
             facts={
                 **_facts(module),
@@ -78,9 +127,21 @@ class ResultsWriter(Callback, Reconstructible):
                 **module.facts,
                 **self.facts,
             },
-            presentation=presentation_of(suites),
         )
         run_results.save(folder)
+        save_outputs(folder, module.evaluated(), hashes)
+        # a fit has written the split that its weights were made on
+        is_fitted = (folder / CHECKPOINT).exists() and (folder / SPLIT).is_file()
+        if not is_fitted and _link_checkpoint(trainer):
+            text = config_of(trainer, module, default_callbacks)
+            write_files(folder, module, text)
+        elif not is_fitted and module.task is not None:
+            module.task.split.save(folder / SPLIT)
+
+
+def _method_name(module: UnlearningModule) -> str:
+    """Class of the method, or the name of a pretrained model."""
+    return module.name if isinstance(module, PretrainedModel) else type(module).__name__
 
 
 def recorded_folder(module: UnlearningModule) -> Path | None:
@@ -91,9 +152,101 @@ def recorded_folder(module: UnlearningModule) -> Path | None:
     return None
 
 
-def _tested(trainer: Trainer) -> str:
-    """Hash of the checkpoint that was tested: the one that was loaded, else the run's last."""
-    return checkpoint_digest(trainer.ckpt_path or run_folder(trainer) / CHECKPOINT)
+def _is_written(trainer: Trainer) -> bool:
+    """Whether another callback writes the start of the run folder, as that of the command line."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(getattr(callback, "writes_run_folder", False) for callback in callbacks)
+
+
+def _link_checkpoint(trainer: Trainer) -> bool:
+    """Link the tested checkpoint of another folder into the run folder, which holds none.
+
+    Returns:
+        Whether it was linked; another file system does not allow it.
+    """
+    file = run_folder(trainer) / CHECKPOINT
+    if not trainer.ckpt_path or not Path(trainer.ckpt_path).is_file() or file.exists():
+        return False
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.link(trainer.ckpt_path, file)
+    except OSError:  # the results alone are written
+        return False
+    return True
+
+
+def _tested(trainer: Trainer, module: UnlearningModule) -> str:
+    """Hash of the checkpoint that was tested: the one that was loaded, else the run's last.
+
+    Empty where the run has none; `memory` where the model in memory has other weights than it.
+    """
+    if trainer.ckpt_path:
+        return checkpoint_digest(trainer.ckpt_path)
+    file = run_folder(trainer) / CHECKPOINT
+    if file.is_file() and not _holds_weights(file, module):
+        return "memory"
+    return checkpoint_digest(file)
+
+
+def _holds_weights(file: Path, module: UnlearningModule) -> bool:
+    """Whether a checkpoint has the weights of a module; its tensors are mapped, not read."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return weights_hash(content["state_dict"]) == weights_hash(module.state_dict())
+    except (RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError):
+        return False
+
+
+def _measurements(trainer: Trainer, module: UnlearningModule, weights: str) -> list[Measurement]:
+    """What each suite of a test measured, and results that no suite keeps."""
+    measured = datetime.now(UTC).isoformat()
+    common = {"measured": measured, "versions": versions()}
+    reported = {id(result) for result in module.results}
+    measurements = []
+    for suite in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(suite, Suite) or suite.latest_results is None:
+            continue
+        results = [result for result in suite.latest_results if id(result) in reported]
+        reported -= {id(result) for result in results}
+        options = suite_options(suite)
+        oracle = options.pop("oracle", None)
+        measurements.append(
+            Measurement(
+                class_path(type(suite)),
+                options,
+                results,
+                _oracle_weights(oracle, trainer, weights),
+                presentation_of([suite]),
+                suite.latest_seconds,
+                sources=source_hash(type(suite)),
+                **common,
+            )
+        )
+    rest = [result for result in module.results if id(result) in reported]
+    return [*measurements, *([Measurement("", {}, rest, **common)] if rest else [])]
+
+
+def suite_options(suite: Suite) -> dict[str, Any]:
+    """Arguments of a suite as plain data, defaults among them."""
+    parameters = inspect.signature(type(suite).__init__).parameters.values()
+    defaults = {
+        parameter.name: to_spec(parameter.default)
+        for parameter in parameters
+        if parameter.default is not parameter.empty
+    }
+    return {**defaults, **to_spec(suite)["init_args"]}
+
+
+def _oracle_weights(oracle: Any, trainer: Trainer, weights: str) -> str:
+    """Hash of the weights of a suite's oracle; those of the run where it is the oracle itself."""
+    if not oracle:
+        return ""
+    if Path(oracle).resolve() == run_folder(trainer).resolve():
+        return weights
+    try:
+        return RunResults.load(oracle).hashes.get("weights", "")
+    except InputError:  # the suite has measured without the oracle's results
+        return ""
 
 
 def _seeds(module: UnlearningModule) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.base import Evaluated, Suite, module_of
+from callbacks.oracle_commands import oracle_commands
 from mu.core.module import UnlearningModule
 from mu.core.run_files import check_results
 from mu.metrics import distances, gap
@@ -17,11 +18,14 @@ from mu.metrics.rates import Rate
 from mu.metrics.results import (
     SHARED_DEFINITIONS,
     Result,
-    RunResults,
     compute_result,
-    load_outputs,
 )
+from mu.metrics.run_outputs import load_outputs
+from mu.metrics.run_results import RunResults
 from mu.utils.errors import InputError
+
+_ACCURACIES = ("UA", "RA", "TA")
+"""Metrics of the tug of war."""
 
 
 class RetrainGap(Suite):
@@ -63,9 +67,15 @@ class RetrainGap(Suite):
         self.oracle = oracle
         self.metrics = list(gap.PAPERS_FOUR) if metrics is None else list(metrics)
         self.recipe = recipe
+        self.compared = tuple(dict.fromkeys([*self.metrics, *_ACCURACIES]))
 
     def check_run(self, module: UnlearningModule) -> None:
         """Check that the oracle was measured, on the split of the run."""
+        if not (Path(self.oracle) / "results.json").is_file():
+            raise InputError(
+                f"there is no tested oracle at {self.oracle}; {oracle_commands(self.oracle)} make "
+                "one, with the original's recipe and the suites of this test."
+            )
         self.check_split(RunResults.load(self.oracle), module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,8 +84,7 @@ class RetrainGap(Suite):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after every other suite."""
         module = module_of(pl_module)
-        with module.stopwatch("evaluation"):
-            module.results.extend(self.measured(module))
+        module.results.extend(self.timed_results(module))
 
     def check_oracle(self, oracle: RunResults, module: UnlearningModule) -> None:
         """Check that the oracle has the split and the recipe of the run."""
@@ -111,7 +120,7 @@ class RetrainGap(Suite):
                 "did not measure; add the suite that does to both."
             )
         results = [*self._gaps(measured, oracle), *_tug_of_war(measured, oracle)]
-        return [*results, *self._distances(outputs)]
+        return [*results, *self._distances(outputs, oracle)]
 
     def _gaps(self, measured: Mapping[str, Result], oracle: RunResults) -> list[Result]:
         """Results `gap/METRIC` and their average."""
@@ -134,10 +143,10 @@ class RetrainGap(Suite):
             compute_result("avg_gap", partial(average, self.metrics), False, "", unit, detail),
         ]
 
-    def _distances(self, outputs: Evaluated) -> list[Result]:
+    def _distances(self, outputs: Evaluated, oracle: RunResults) -> list[Result]:
         """Distances between the outputs of model and oracle on the forget set."""
         forget = outputs["forget"]
-        oracle_forget = load_outputs(self.oracle)["forget"]
+        oracle_forget = load_outputs(self.oracle, oracle.hashes["weights"])["forget"]
         # regression
         if "prediction" in forget:
             predictions = (forget["prediction"], oracle_forget["prediction"])
@@ -170,7 +179,7 @@ class RetrainGap(Suite):
 
 def _tug_of_war(measured: Mapping[str, Result], oracle: RunResults) -> list[Result]:
     """Result `ToW`, where model and oracle have all three accuracies."""
-    names = ("UA", "RA", "TA")
+    names = _ACCURACIES
     if not all(name in measured and oracle.has(name) for name in names):
         return []
 

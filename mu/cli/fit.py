@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mu.cli import config_files as configs
@@ -9,6 +10,7 @@ from mu.cli import run_folder
 from mu.cli.class_checks import refuse_unknown
 from mu.cli.options import Options, take
 from mu.utils.errors import InputError
+from mu.utils.text_files import shortened
 
 
 def run(command: str, words: list[str]) -> int:
@@ -28,22 +30,57 @@ def run(command: str, words: list[str]) -> int:
     from mu.utils.quiet import quiet
 
     options = take(words)
+    _take_run(command, options)
     if options.resume and command != "fit":
         raise InputError(
             f"--resume belongs to mu fit; mu {command} --run RUN takes the run's last checkpoint "
             "by itself."
         )
+    if options.overwrite and (command != "fit" or options.resume):
+        raise InputError("--overwrite trains a run anew, so it belongs to mu fit without --resume.")
     if options.resume and not options.run:
         raise InputError(
             "--resume needs the folder of the run to continue: mu fit --run RUN --resume."
         )
-    base = _base(command, options)
+    base = None if options.pretrained else _base(command, options)
     config = configs.over_recorded(base or {}, options.files, options.chosen)
     refuse_unknown(config)
     with quiet(), working_directory():
         from mu.cli.lightning_cli import launch
 
+        if options.pretrained:
+            from mu.cli.pretrained import with_model
+
+            config = with_model(options, config)
         return launch(command, options, config)
+
+
+def _take_run(command: str, options: Options) -> None:
+    """Take a model that is a run folder, or a checkpoint in one, for `--run` and `--ckpt_path`.
+
+    Raises:
+        InputError: for a model of `mu fit`, or of another run than `--run`.
+    """
+    model = options.pretrained
+    if model is None:
+        return
+    if command == "fit":
+        raise InputError(
+            f"mu fit does not take {shortened(model)!r}; the model to unlearn from is given by "
+            "--model.backbone.weights or --model.backbone.model."
+        )
+    run = run_folder.of_model(model)
+    if run is None:
+        return
+    if options.run is not None and Path(options.run).resolve() != run.resolve():
+        raise InputError(
+            f"{shortened(model)} belongs to the run {run}, whose folder holds its results; leave "
+            f"out --run {options.run}."
+        )
+    options.pretrained = None
+    options.run = str(run)
+    if Path(model).is_file():
+        options.rest += ["--ckpt_path", model]
 
 
 def _base(command: str, options: Options) -> dict[str, Any] | None:

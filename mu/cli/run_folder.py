@@ -6,19 +6,16 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mu.cli.config_files import read
 from mu.utils.errors import InputError
+from mu.utils.run_layout import CHECKPOINT as LAST
+from mu.utils.run_layout import CONFIG
 
-CONFIG = "config.yaml"
-LAST = Path("checkpoints") / "last.ckpt"
 SHARED = "MU_RUN_FOLDER"
 """Environment variable with the run folder, from the first process to the ranks that it starts."""
-_NOT_COMPARED = ("default_root_dir", "enable_progress_bar", "enable_model_summary", "logger")
-"""Trainer arguments for output and display, which do not change the run."""
 
 
 def new(method: str, stage: str = "") -> Path:
@@ -30,7 +27,8 @@ def new(method: str, stage: str = "") -> Path:
     if os.environ.get(SHARED):
         return Path(os.environ[SHARED])
     slurm = "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS") or 1) > 1
-    if "TORCHELASTIC_RUN_ID" in os.environ or slurm:
+    nodes = {"MASTER_ADDR", "NODE_RANK"} <= os.environ.keys()
+    if "TORCHELASTIC_RUN_ID" in os.environ or slurm or nodes:
         raise InputError(
             "several processes were started from outside, and each would choose another run "
             "folder; give one with --run."
@@ -51,6 +49,14 @@ def of_checkpoint(path: str | Path) -> Path | None:
     folder = Path(path).resolve().parent
     folder = folder.parent if folder.name == "checkpoints" else folder
     return Path(os.path.relpath(folder)) if (folder / CONFIG).is_file() else None
+
+
+def of_model(model: str | Path) -> Path | None:
+    """Run folder that a model names: the folder itself, or a checkpoint in it; None for others."""
+    path = Path(model)
+    if path.is_dir():
+        return path if (path / CONFIG).is_file() and (path / LAST.parent).is_dir() else None
+    return of_checkpoint(path) if path.suffix == ".ckpt" and path.is_file() else None
 
 
 def recorded_config(run: str | Path) -> dict[str, Any]:
@@ -130,73 +136,58 @@ def check_split(run: Path, command: str) -> None:
             print(f"mu: warning: {file} is missing; it is written anew.", file=sys.stderr)
 
 
-def refuse_other_run(run: Path, config: Mapping[str, Any]) -> None:
-    """Refuse to write into a folder that holds a run of another configuration.
-
-    Raises:
-        InputError: names the folder and the first difference.
-    """
-    if not run.exists():
-        return
-    if not run.is_dir():
-        raise InputError(f"{run} is a file, not a run folder; give another --run.")
-    cure = "give another --run, resume it with --resume, or delete it."
-    if (run / CONFIG).is_file():
-        different = _first_difference(_comparable(read(run / CONFIG)), _comparable(config))
-        if different:
-            raise InputError(f"{run} holds another run ({different}); {cure}")
-    elif (run / "results.json").exists() or any(run.glob("checkpoints/*.ckpt")):
-        raise InputError(f"{run} holds another run, which has no {CONFIG} to compare with; {cure}")
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    sections = {
-        key: value for key, value in config.items() if key in ("seed_everything", "model", "data")
-    }
-    trainer = {
-        key: value
-        for key, value in (config.get("trainer") or {}).items()
-        if key not in _NOT_COMPARED
-    }
-    return {**sections, "trainer": trainer}
-
-
-def _first_difference(old: Any, new: Any, key: str = "") -> str:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in [*old, *(name for name in new if name not in old)]:
-            part = name if name != "init_args" else ""
-            difference = _first_difference(
-                old.get(name), new.get(name), ".".join(word for word in (key, part) if word)
-            )
-            if difference:
-                return difference
-        return ""
-    return "" if old == new else f"its {key} is {_short(old)}, not {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 class Guard:
     """Removal of the files of a fit that failed before its first step.
 
     Args:
         run: run folder, before anything is written.
+        overwrite: whether the run that is there is set aside, and dropped at the first step.
     """
 
-    WRITTEN = (CONFIG, "base", "checkpoints", "curves.json", "lightning_logs", "logs", "split.json")
+    WRITTEN = (
+        CONFIG,
+        "base",
+        "checkpoints",
+        "curves.json",
+        "fit.json",
+        "lightning_logs",
+        "logs",
+        "split.json",
+    )
     """Entries that a fit may have written by then; nothing else in the folder is touched."""
+    MEASURED = ("results.json", "outputs.safetensors", "media", "predictions*.safetensors")
+    """Further entries of a run that is begun anew, written by its tests."""
+    ASIDE = ".overwritten"
+    """Folder of the entries of a run that is begun anew, until the first step."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, overwrite: bool = False) -> None:
         from mu.utils.files import remove_stale
 
         self.run = run
         for folder in (run, run / LAST.parent):
             remove_stale(folder)
+        self._restore()  # of a process that was killed
+        if overwrite:
+            self._set_aside()
         self._missing_folders = [folder for folder in (run, *run.parents) if not folder.exists()]
         self._entries_before = set(self._entries())
+
+    def _set_aside(self) -> None:
+        for pattern in (*self.WRITTEN, *self.MEASURED):
+            for entry in self.run.glob(pattern):
+                (self.run / self.ASIDE).mkdir(exist_ok=True)
+                entry.rename(self.run / self.ASIDE / entry.name)
+
+    def _restore(self) -> None:
+        """Put a run that was set aside back, unless a newer one has begun."""
+        aside = self.run / self.ASIDE
+        if not aside.is_dir():
+            return
+        if not (self.run / CONFIG).exists():
+            for entry in aside.iterdir():
+                if not (self.run / entry.name).exists():
+                    entry.rename(self.run / entry.name)
+        shutil.rmtree(aside)
 
     def _entries(self) -> list[Path]:
         """Entries that a fit may have written, and those of its folders."""
@@ -207,12 +198,13 @@ class Guard:
         ]
 
     def undo(self) -> None:
-        """Remove new entries, and new folders that are empty."""
+        """Remove new entries and new folders that are empty, and put back what was set aside."""
         for entry in set(self._entries()) - self._entries_before:
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
+        self._restore()
         for folder in self._missing_folders:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

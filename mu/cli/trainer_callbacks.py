@@ -2,61 +2,79 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import SaveConfigCallback
 
-from mu.cli.run_folder import CONFIG, LAST
+from mu.cli.config_files import parse, section, to_yaml
+from mu.cli.run_folder import LAST, Guard
 from mu.config import parser_mode
 from mu.config.argument_types import argument_names
-from mu.core.run_paths import HEADER, save_bases
-from mu.utils.files import save_tensors, write_text
-from mu.utils.spec import Reconstructible, init_args_of, to_spec
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Checkpoint `checkpoints/last.ckpt` after every epoch.
-
-    The file is replaced as a whole, so a killed run is resumed from a complete one. The class
-    differs from a ModelCheckpoint that the user adds, so both may be callbacks of a run.
-
-    Args:
-        run: run folder.
-    """
-
-    def __init__(self, run: Path) -> None:
-        file = run / LAST
-        super().__init__(
-            dirpath=file.parent,
-            filename=file.stem,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
+from mu.core.run_files import checkpoint_fault
+from mu.core.run_start import write_files, write_start
+from mu.utils.files import save_tensors
+from mu.utils.spec import Reconstructible, init_args_of
 
 
 class SaveConfig(SaveConfigCallback):
     """Writer of config.yaml before the first step; a run that fails earlier leaves nothing."""
+
+    writes_run_folder = True
+    """Whether ResultsWriter leaves the start of the run folder to this callback."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write on rank zero."""
+        if trainer.is_global_zero and trainer.global_step == 0:
+            warn_of_new_weights(pl_module)
+        parser_mode.register()  # a process that ddp_spawn has started does not know it
+        shutil.rmtree(Path(trainer.default_root_dir) / Guard.ASIDE, ignore_errors=True)
+        write_start(trainer, pl_module, self.parser.dump(self.config, skip_none=False))
+
+
+class SavePretrained(SaveConfig):
+    """Writer of config.yaml and checkpoints/last.ckpt of a model that is measured without a fit.
+
+    The folder is then a run folder as any other; its configuration names no suites, so that a
+    later `mu test --run` measures the ones that it names.
+    """
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write before the first batch, after every suite has checked what it needs."""
+        self._write(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write before the first batch."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        run = Path(trainer.default_root_dir)
+        module: Any = pl_module
         if trainer.is_global_zero:
-            if trainer.global_step == 0:
-                warn_of_new_weights(pl_module)
-            run = Path(trainer.default_root_dir)
-            parser_mode.register()  # a process that ddp_spawn has started does not know it
-            text = self.parser.dump(self.config, skip_none=False)
-            write_text(run / CONFIG, f"{HEADER}{Path.cwd()}\n{text}")
-            base = getattr(pl_module, "base", None)
-            if base is None or not base.omitted():  # the checkpoint holds all weights
-                save_bases(run, to_spec(pl_module))
+            config = parse(self.parser.dump(self.config, skip_none=False))
+            config["trainer"] = {**section(config, "trainer"), "callbacks": None}
+            write_files(run, module, to_yaml(config))
+        stored = trainer.is_global_zero and _original_hash(run / LAST) == module.original_hash
+        if not trainer.strategy.broadcast(stored):
+            trainer.save_checkpoint(run / LAST, weights_only=False)
+
+
+def _original_hash(file: Path) -> str | None:
+    """Hash of the weights that a checkpoint's run began from; None for an unreadable file."""
+    if checkpoint_fault(file) is not None:
+        return None
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return content["mu"].get("original_hash")
 
 
 class WritePredictions(BasePredictionWriter):

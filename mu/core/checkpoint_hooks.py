@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule
@@ -12,6 +13,7 @@ from mu.core import run_state
 from mu.core.base_weights import BaseWeights
 from mu.core.checks import FitChecks
 from mu.core.epoch_means import EpochMeans
+from mu.core.sharding import check_shapes, stored_shapes
 from mu.utils.errors import InputError
 from mu.utils.timing import Stopwatch
 
@@ -23,6 +25,7 @@ class CheckpointHooks(LightningModule):
         original_hash: hash of the weights that the run began from.
         base: untrained weights that checkpoints leave out; None before `configure_model`.
         stored_base: hash of those that the loaded checkpoint left out.
+        run_settings: hash of the settings in the run's config.yaml that a resume may not change.
     """
 
     backbone: Backbone
@@ -34,6 +37,7 @@ class CheckpointHooks(LightningModule):
     stored_base: str | None
     trains_from_scratch: bool
     facts: dict[str, Any]
+    run_settings: str = ""
     _recipe: str | None
     _epoch_end_pending: bool
 
@@ -75,11 +79,27 @@ class CheckpointHooks(LightningModule):
             raise InputError(
                 f"the checkpoint does not fit this method and backbone: {reason}"
             ) from error
-        missing = [key for key in result.missing_keys if not key.startswith(run_state.REFERENCE)]
+        self._check_keys(result.missing_keys, result.unexpected_keys)
+        return result
+
+    def _check_keys(self, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+        """Refuse keys that a state lacks, apart from those of what is rebuilt, and unknown ones."""
+        missing = [key for key in missing if not key.startswith(run_state.REFERENCE)]
         if self.base is not None:
             missing = self.base.check(missing, self.stored_base)
-        run_state.check_keys(missing, result.unexpected_keys)
-        return result
+        run_state.check_keys(missing, list(unexpected))
+
+    def _check_sharded(self) -> None:
+        """Check the file whose tensors Lightning has put into sharded weights, key by key."""
+        stored = stored_shapes(Path(str(self.trainer.ckpt_path)))
+        if stored is None:
+            return
+        present = {key: value.shape for key, value in super().state_dict().items()}
+        check_shapes(present, stored)
+        self._check_keys(
+            [key for key in present if key not in stored],
+            [key for key in stored if key not in present],
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the run's record; refuse to save losses or weights that are not finite."""
@@ -95,6 +115,8 @@ class CheckpointHooks(LightningModule):
         """Read the run's record; refuse to resume from other original weights or another seed."""
         record = checkpoint.get("mu", {})
         self.stored_base = record.get("base")
+        if self.device_mesh is not None:
+            self._check_sharded()
         self.epoch_means.load(record.get("epoch_means", {}))
         self._epoch_end_pending = bool(record.get("epoch_end_due")) and self._resuming()
         # in a fresh process, the time before the checkpoint belongs to the run too
@@ -108,6 +130,8 @@ class CheckpointHooks(LightningModule):
             self.original_hash = record.get("original_hash") or self.original_hash
             self._recipe = record.get("recipe")
             self.facts["fit_threads"] = record.get("threads")
+            progress = {name: record[name] for name in ("epochs", "steps") if name in record}
+            self.facts.update(progress)
 
     def recipe_hash(self) -> str:
         """Hash of the recipe by which the original was trained.

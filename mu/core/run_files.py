@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +11,13 @@ from torch import Tensor
 
 from mu.data.split import Split
 from mu.utils.errors import InputError
+from mu.utils.fingerprint import checkpoint_digest
+from mu.utils.run_config import SETTINGS, check_belongs, check_config, config_line
+from mu.utils.run_layout import CHECKPOINT, CONFIG, SPLIT
 from mu.utils.text_files import file_fault
 
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
-SPLIT = "split.json"
-
-
-def checkpoint_digest(path: Path | str) -> str:
-    """Hash of a checkpoint's contents, from the checksums in its table: 16 hexadecimal digits.
-
-    No tensor is read, so it takes milliseconds for a file of any size. Empty where there is no
-    such file, or it is a folder of sharded weights.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = sorted((entry.CRC, entry.file_size) for entry in archive.infolist())
-    except (OSError, zipfile.BadZipFile):
-        return ""
-    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+CHANGED = "its weights have changed since the test"
+"""Fault of results about other weights than those of the run."""
 
 
 def check_checkpoint(path: Path | str) -> None:
@@ -74,6 +62,27 @@ def checkpoint_fault(path: Path | str) -> str | None:
     return None
 
 
+def check_run(run: Path | str, checkpoint: Path | str = "") -> None:
+    """Refuse a run folder whose files were changed, cut off, or come from different runs.
+
+    Args:
+        run: the run folder.
+        checkpoint: the checkpoint that is used; the last one when empty.
+
+    Raises:
+        InputError: names the file, or the two that do not belong together.
+    """
+    run = Path(run)
+    file = Path(checkpoint) if checkpoint else run / CHECKPOINT
+    check_config(run)
+    if (run / SPLIT).exists():
+        Split.load(run / SPLIT)
+    if file.is_file():
+        check_checkpoint(file)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        check_belongs(run, file, content["mu"])
+
+
 def results_fault(folder: Path, hashes: Mapping[str, str]) -> str | None:
     """Why the results of a run do not belong to the other files of its folder.
 
@@ -88,7 +97,14 @@ def results_fault(folder: Path, hashes: Mapping[str, str]) -> str | None:
     tested = hashes.get("checkpoint")
     present = checkpoint_digest(folder / CHECKPOINT)
     if tested and present and tested != present:
-        return "its weights have changed since the test"
+        return CHANGED
+    try:
+        check_config(folder)
+    except InputError as error:
+        return str(error).partition(";")[0].rstrip(".")
+    settings = config_line(folder, SETTINGS)
+    if hashes.get("config") and settings and hashes["config"] != settings:
+        return f"its {CONFIG} is of another run than its results"
     if (folder / SPLIT).exists():
         try:
             split = Split.load(folder / SPLIT)

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mu.utils.fingerprint import digest
+from mu.utils.run_config import DIRECTORY, config_line
+from mu.utils.run_layout import BASE
 
-CONFIG = "config.yaml"
-BASE = "base"
-"""Folder in a run's folder with what builds its base models, without their weights."""
-HEADER = "# working directory: "
-"""First words of the line of a run's config.yaml with the directory in which it was fitted."""
 _PATHS = frozenset({"model", "weights", "path", "root", "folder", "file", "oracle"})
 """Arguments that take a path even where it has neither a slash nor a suffix."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
@@ -23,13 +20,8 @@ _LARGEST = 64 * 1024**2
 
 def recorded_directory(run: Path) -> Path | None:
     """Directory in which a run was fitted; None where its config.yaml does not tell."""
-    try:
-        with (run / CONFIG).open(encoding="utf-8") as file:
-            lines = [line for line, _ in zip(file, range(5), strict=False)]
-    except (OSError, UnicodeDecodeError):
-        return None
-    directories = [line.removeprefix(HEADER).strip() for line in lines if line.startswith(HEADER)]
-    return Path(directories[0]) if directories else None
+    directory = config_line(run, DIRECTORY)
+    return Path(directory) if directory else None
 
 
 def located(value: Any, run: Path, name: str = "") -> Any:

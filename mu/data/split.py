@@ -114,6 +114,9 @@ class Split:
                 raw["seed"],
                 raw.get("note", ""),
             )
+        except InputError as error:
+            reason = str(error).partition(";")[0].rstrip(".")
+            raise InputError(f"{path} was changed after it was written: {reason}.") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path} is not a split file written by mu ({error}).") from error
         if split.hash != raw.get("hash"):

@@ -40,9 +40,10 @@ from .regression import rmse as rmse
 from .regression import root_mean_squared_error as root_mean_squared_error
 from .results import Presentation as Presentation
 from .results import Result as Result
-from .results import RunResults as RunResults
 from .results import TradeOff as TradeOff
 from .results import compute_result as compute_result
+from .run_results import Measurement as Measurement
+from .run_results import RunResults as RunResults
 from .svc_membership import ATTACKS as ATTACKS
 from .svc_membership import SVCMembership as SVCMembership
 from .svc_membership import attack_features as attack_features

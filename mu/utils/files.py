@@ -5,6 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,9 @@ from torch import Tensor
 from mu.utils.errors import InputError
 from mu.utils.text_files import read_text, shortened
 
+_STOPPING = [stopping for stopping in signal.Signals if stopping.name in ("SIGTERM", "SIGHUP")]
+"""Signals that end a process without the clean-up of Python."""
+
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
@@ -24,10 +30,51 @@ def replacing(path: Path | str) -> Iterator[Path]:
     remove_stale(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with removed_when_stopped(temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def removed_when_stopped(path: Path) -> Iterator[None]:
+    """Context in which a signal that ends the process first removes a temporary file or folder.
+
+    A signal that has a handler already is left to it: Lightning ends a fit after its step. Of
+    nested contexts the outermost counts.
+    """
+    process = os.getpid()
+
+    def stop(signal_number: int, frame: Any) -> None:
+        if os.getpid() == process:  # a forked process inherits the handler, but not the file
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        signal.signal(signal_number, signal.SIG_DFL)
+        os.kill(os.getpid(), signal_number)
+
+    unhandled: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():
+        unhandled = [
+            stopping for stopping in _STOPPING if signal.getsignal(stopping) is signal.SIG_DFL
+        ]
+    for stopping in unhandled:
+        signal.signal(stopping, stop)
+    try:
+        yield
+    finally:
+        for stopping in unhandled:
+            signal.signal(stopping, signal.SIG_DFL)
+
+
+@contextmanager
+def locked(path: Path | str) -> Iterator[None]:
+    """Lock file, held by one process (and thread) at a time while the block runs."""
+    from filelock import FileLock
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
 
 
 def remove_stale(folder: Path, name: str = "*") -> None:
@@ -131,7 +178,7 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
         raise InputError(f"{file} is not JSON ({json_fault(error)}).") from error
     if rows is None:
         rows = [
-            _json(line, line_number, file)
+            parse_json_line(line, line_number, file)
             for line_number, line in enumerate(text.split("\n"), 1)
             if line.strip()
         ]
@@ -146,7 +193,12 @@ def read_json_lines(file: str | Path, needed: tuple[str, ...] = ()) -> list[dict
     return rows
 
 
-def _json(line: str, line_number: int, file: str | Path) -> Any:
+def parse_json_line(line: str, line_number: int, file: str | Path) -> Any:
+    """Value of a line of a file of JSON lines.
+
+    Raises:
+        InputError: names the line that is not JSON.
+    """
     try:
         return parse_json(line)
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from copy import deepcopy
@@ -15,56 +14,17 @@ import yaml
 from callbacks import Suite
 from mu.backbones import Classifier
 from mu.bench.execution import PlannedRun, task_for_run
+from mu.bench.objective import loss
 from mu.bench.runner import Bench
-from mu.bench.search import loss
 from mu.bench.study import Job, Seeds
 from mu.bench.study_file import read_study
 from mu.cli.bench import main
 from mu.config.components import Components, merge
-from mu.metrics.results import Result, RunResults
+from mu.metrics.results import Result
+from mu.metrics.run_results import Measurement, RunResults
 from mu.utils.errors import InputError
 from mu.utils.weights import weights_hash
-
-STUDY = {
-    "seeds": [0],
-    "backbone": {
-        "class_path": "mu.backbones.Classifier",
-        "init_args": {
-            "name": "resnet8_cifar",
-            "in_channels": 1,
-            "mean": [0.3],
-            "std": [0.4],
-            "options": {"width": 4},
-        },
-    },
-    "recipe": {
-        "model": {"scheduler": {"class_path": "mu.core.OneCycle"}},
-        "trainer": {"max_epochs": 2},
-    },
-    "tasks": {
-        "random": {
-            "class_path": "tasks.Digits",
-            "init_args": {
-                "train_size": 60,
-                "validation_size": 40,
-                "selector": {"class_path": "tasks.RandomFraction", "init_args": {"fraction": 0.2}},
-            },
-        }
-    },
-    "methods": {
-        "FineTune": {"model": {"class_path": "mu.methods.FineTune"}, "trainer": {"max_epochs": 2}},
-        "SSD": {"model": {"class_path": "mu.methods.SSD"}, "trainer": {"max_epochs": 1}},
-    },
-    "suites": ["callbacks.Accuracy", "callbacks.Membership", "callbacks.Cost"],
-    "gap": {"class_path": "callbacks.RetrainGap"},
-    "trainer": {"accelerator": "cpu"},
-}
-
-
-def written(folder: Path, **changes) -> Path:
-    file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump({**STUDY, "output": str(folder / "out"), **changes}))
-    return file
+from tests.bench.small_study import STUDY, record, rows, written
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +53,6 @@ def given(folder: Path, weights: Path | None, **changes) -> Path:
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump({**raw, **bare, **changes}))
     return file
-
-
-def record(folder: Path, method: str) -> RunResults:
-    return RunResults.load(next((folder / "out" / "random" / method).iterdir()))
-
-
-def rows(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "out" / "results.csv").open() as file:
-        return {row["method"]: row for row in csv.DictReader(file)}
 
 
 def test_it_writes_results_for_original_oracle_and_methods(finished: Path) -> None:
@@ -476,7 +427,7 @@ def test_a_batch_size_of_one_method_leaves_the_shared_task_alone(tmp_path: Path)
     shared = bench.task("random", seeds)
     runs = {
         name: PlannedRun(
-            Job("method", "random", name, seeds), {}, {}, spec=study.method_spec("random", name)
+            Job("method", "random", name, seeds), {}, spec=study.method_spec("random", name)
         )
         for name in study.methods
     }
@@ -589,11 +540,16 @@ def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
         "t",
         "m",
         [
-            Result("UA", 80.0, True, "", "%"),
-            Result("IRA", 60.0, True, "", "%"),
-            Result("ASR", 30.0, False, "", "%"),
-            Result("FID", 12.0, False),
-            Result("RA", 99.0, None, "", "%"),
+            Measurement(
+                "callbacks.ConceptErasure",
+                results=[
+                    Result("UA", 80.0, True, "", "%"),
+                    Result("IRA", 60.0, True, "", "%"),
+                    Result("ASR", 30.0, False, "", "%"),
+                    Result("FID", 12.0, False),
+                    Result("RA", 99.0, None, "", "%"),
+                ],
+            )
         ],
     )
     assert loss(results, ("UA", "IRA", "ASR")) == pytest.approx(-110 / 3)
@@ -601,7 +557,7 @@ def test_an_objective_takes_each_metric_in_its_own_direction() -> None:
     for objective, words in (
         (("UA", "FID"), "units differ"),
         (("RA",), "close to the oracle"),
-        (("CRA",), "has no CRA"),
+        (("CRA",), "names CRA, which no suite"),
     ):
         with pytest.raises(InputError, match=words):
             loss(results, objective)

@@ -13,7 +13,7 @@ from mu.bench.search import search
 from mu.bench.study import Study
 from mu.bench.study_file import read_study
 from mu.cli.bench import main
-from mu.metrics.results import RunResults
+from mu.metrics.run_results import RunResults
 from mu.utils.errors import InputError
 from tests.support.doubles_text import folder
 

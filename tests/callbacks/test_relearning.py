@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.metrics import ExtractionStrength, Probability
 from mu.methods import FineTune, Retrain
 from mu.metrics.results import Result
+from mu.metrics.run_results import RunResults
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import (
@@ -210,11 +210,9 @@ def test_incomparable_oracles_are_refused(
 def test_an_oracle_of_another_split_is_refused(
     trained: dict[str, State], relearnt: dict[str, dict[str, Result]], tmp_path: Path
 ) -> None:
-    record = json.loads(
-        (Path(relearnt["place"]["place"].detail["path"]) / "oracle" / "results.json").read_text()
-    )
-    record["hashes"]["split"] = "another"
-    (tmp_path / "results.json").write_text(json.dumps(record))
+    record = RunResults.load(Path(relearnt["place"]["place"].detail["path"]) / "oracle")
+    record.hashes["split"] = "another"
+    record.save(tmp_path)
     with pytest.raises(InputError, match="was made on another split"):
         measured(FineTune(causal_lm(trained["original"])), relearning(oracle=str(tmp_path)))
 

@@ -25,7 +25,9 @@ from mu.attacks import FGSM, Misclassified
 from mu.core.lr import OneCycle
 from mu.data.split import Split
 from mu.methods import FineTune, Retrain, Train
-from mu.metrics.results import Result, RunResults, load_outputs
+from mu.metrics.results import Result
+from mu.metrics.run_outputs import load_outputs
+from mu.metrics.run_results import RunResults
 from mu.utils.errors import InputError, RunError
 from tests.support.helpers import State, classifier, diabetes, digits, regressor, trainer, weights
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from safetensors.torch import load_file
 
 import mu as package
 import tasks
+from mu.metrics.run_results import RunResults
 from mu.utils.weights import weights_hash
 from tests.cli.conftest import CONFIGS, FIT, Mu
 
@@ -116,7 +115,7 @@ def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
     assert answer.code == 2
     assert answer.sentence == (
         "runs/a holds another run (its model.seed is 0, not 3); give another --run, resume it "
-        "with --resume, or delete it."
+        "with --resume, or begin it anew with --overwrite."
     )
     assert {file: file.stat().st_mtime_ns for file in Path("runs/a").rglob("*")} == before
     for name in ("results.json", "checkpoints/epoch=3.ckpt"):
@@ -126,15 +125,6 @@ def test_another_run_in_the_folder_is_refused(mu: Mu) -> None:
         assert (
             "holds another run, which has no config.yaml" in mu(*FIT, "--run", str(folder)).sentence
         )
-
-
-def test_the_same_run_may_be_made_again(mu: Mu) -> None:
-    words = (*FIT, "--run", "runs/a", "--trainer.max_epochs", "1")
-    assert mu(*words).code == 0
-    first = weights("runs/a")
-    assert mu(*words).code == 0
-    assert equal(first, weights("runs/a"))
-    assert [file.name for file in Path("runs/a/checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_resumed_equals_uninterrupted(mu: Mu) -> None:
@@ -210,9 +200,9 @@ def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
     assert answer.code == 0, answer.err
     for word in ("UA", "RA", "TA", "run folder: runs/a"):
         assert word in answer.out
-    record = json.loads(Path("runs/a/results.json").read_text())
-    assert (record["method"], record["task"]) == ("Train", "Digits")
-    assert record["hashes"]["weights"] == weights_hash(package.load("runs/a").served())
+    record = RunResults.load("runs/a")
+    assert (record.method, record.task) == ("Train", "Digits")
+    assert record.hashes["weights"] == weights_hash(package.load("runs/a").served())
     assert Path("runs/a/split.json").is_file() and Path("runs/a/outputs.safetensors").is_file()
     by_file = mu(
         "test",
@@ -222,9 +212,7 @@ def test_test_takes_configuration_and_checkpoint_of_the_run(mu: Mu) -> None:
         str(CONFIGS / "suite" / "accuracy.yaml"),
     )
     assert by_file.code == 0
-    assert (
-        json.loads(Path("runs/a/results.json").read_text())["results"][:3] == record["results"][:3]
-    )
+    assert RunResults.load("runs/a").results[:3] == record.results[:3]
 
 
 WARY = """
@@ -266,15 +254,15 @@ def test_the_original_may_be_gone_when_a_run_is_measured(
     for name in ("there", "gone"):
         answer = mu("test", "--run", "runs/a", *suite)
         assert answer.code == 0, answer.err
-        scores[name] = json.loads(Path("runs/a/results.json").read_text())
+        scores[name] = RunResults.load("runs/a")
         shutil.rmtree("runs/original", ignore_errors=True)
     fitted = torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]
     for run_scores in scores.values():
-        assert run_scores["hashes"]["original"] == fitted["original_hash"]
-        assert run_scores["hashes"]["recipe"] == fitted["recipe"] != ""
+        assert run_scores.hashes["original"] == fitted["original_hash"]
+        assert run_scores.hashes["recipe"] == fitted["recipe"] != ""
     assert (
-        scores["there"]["hashes"] == scores["gone"]["hashes"]
-        and scores["there"]["results"][:3] == scores["gone"]["results"][:3]
+        scores["there"].hashes == scores["gone"].hashes
+        and scores["there"].results[:3] == scores["gone"].results[:3]
     )
     for command in ("validate", "predict"):
         answer = mu(command, "--run", "runs/a")
@@ -300,44 +288,11 @@ def test_a_recipe_is_the_one_of_the_fit(mu: Mu) -> None:
         "7",
     )
     assert answer.code == 0, answer.err
-    hashes = json.loads(Path("runs/a/results.json").read_text())["hashes"]
+    hashes = RunResults.load("runs/a").hashes
     assert (
         hashes["recipe"]
         == torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["mu"]["recipe"]
     )
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "sentence"),
-    [
-        (
-            "--model.seed",
-            "3",
-            r"the checkpoint was written with seed 0, but this run has seed 3; resume with the "
-            r"same seed, or begin another run\.",
-        ),
-        (
-            "--data.selector.fraction",
-            "0.5",
-            r"the run was begun on another split of the data \(\w+, not \w+\); resume with .*",
-        ),
-        ("--data.split_seed", "4", r"the run was begun on another split of the data .*"),
-    ],
-)
-def test_resume_refuses_another_seed_or_split(
-    mu: Mu, option: str, value: str, sentence: str
-) -> None:
-    """Mutation: an epoch that is drawn anew, or of other samples, in the middle of a run."""
-    assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
-    before = {
-        file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")
-    }
-    answer = mu("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2", option, value)
-    assert answer.code == 2
-    assert re.fullmatch(sentence, answer.sentence), answer.sentence
-    assert {
-        file: file.read_bytes() if file.is_file() else b"" for file in Path("runs/a").rglob("*")
-    } == before
 
 
 def test_a_test_without_suites_says_so(mu: Mu) -> None:
@@ -352,9 +307,7 @@ def test_suites_of_the_fit_are_not_doubled(mu: Mu) -> None:
     assert mu(*FIT, "-c", suite, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
     answer = mu("test", "-c", suite, "--run", "runs/a")
     assert answer.code == 0, answer.err
-    metrics = [
-        entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]
-    ]
+    metrics = [result.metric for result in RunResults.load("runs/a").results]
     assert len(metrics) == len(set(metrics)) and "UA" in metrics
 
 
@@ -377,9 +330,7 @@ def test_the_gap_to_an_oracle(mu: Mu) -> None:
     )
     answer = mu(*words)
     assert answer.code == 0, answer.err
-    metrics = {
-        entry["metric"] for entry in json.loads(Path("runs/a/results.json").read_text())["results"]
-    }
+    metrics = {result.metric for result in RunResults.load("runs/a").results}
     assert {"gap/UA", "gap/RA", "gap/TA", "avg_gap"} <= metrics
     assert "runs/nowhere" in mu(*words, "--trainer.callbacks.oracle", "runs/nowhere").sentence
 

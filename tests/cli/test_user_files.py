@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import yaml
 
+from mu.metrics.run_results import RunResults
 from tests.cli.conftest import FIT, METHOD, SILENT, TASK, Mu
 from tests.cli.test_main import process
 
@@ -118,11 +118,9 @@ def test_a_study_with_a_method_of_ones_own(mu: Mu, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     answer = mu("bench", "-c", "study.yaml")
     assert answer.code == 0, answer.out + answer.err
-    (record,) = (
-        json.loads(file.read_text()) for file in Path("out/random/Mine").glob("*/results.json")
-    )
-    assert record["facts"]["method_class"] == "pushing.PushAndPull"
-    assert record["facts"]["method_arguments"]["strength"] == 0.02
+    (record,) = (RunResults.load(folder) for folder in Path("out/random/Mine").iterdir())
+    assert record.facts["method_class"] == "pushing.PushAndPull"
+    assert record.facts["method_arguments"]["strength"] == 0.02
     assert str(tmp_path) not in sys.path
     again = mu("bench", "-c", "study.yaml")
     assert (again.code, "4 reused" in again.out) == (0, True), again.out + again.err

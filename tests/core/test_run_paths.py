@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mu.core.run_paths import BASE, HEADER, base_folder, located, save_bases
+from mu.core.run_paths import base_folder, located, save_bases
+from mu.utils.run_config import DIRECTORY
+from mu.utils.run_layout import BASE
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (home / "model" / name).write_text("{}")
     (home / "rows.json").write_text("[]")
     (home / "run").mkdir()
-    (home / "run" / "config.yaml").write_text(f"{HEADER}{home}\nmodel: {{}}\n")
+    (home / "run" / "config.yaml").write_text(f"{DIRECTORY}{home}\nmodel: {{}}\n")
     monkeypatch.chdir(home)
     save_bases(home / "run", {"backbone": [{"model": "model"}]})
     (tmp_path / "elsewhere").mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 import mu
 from callbacks import ResultsWriter
 from mu.methods import FineTune
+from mu.metrics.run_results import RunResults
 from tests.contract.test_load import saved
 from tests.support.helpers import classifier, digits, fit, trainer
 
@@ -35,6 +35,6 @@ def test_results_hold_the_threads_of_the_fit(tmp_path: Path) -> None:
     module = mu.load(file)
     run = trainer(default_root_dir=str(tmp_path), callbacks=[ResultsWriter()])
     run.test(module, datamodule=digits(), ckpt_path=str(file), verbose=False)
-    facts = json.loads((tmp_path / "results.json").read_text())["facts"]
+    facts = RunResults.load(tmp_path).facts
     assert facts["fit_threads"] == 7
     assert facts["versions"]["threads"] == str(torch.get_num_threads())

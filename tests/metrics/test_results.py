@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mu.metrics.rates import rate
-from mu.metrics.results import Result, RunResults, compute_result
+from mu.metrics.results import Result, compute_result
+from mu.metrics.run_results import Measurement, RunResults
 from mu.utils.errors import InputError, UndefinedError
 from mu.utils.files import read_json
 
@@ -24,8 +25,8 @@ def test_an_undefined_result_has_a_reason_in_place_of_a_value(tmp_path: Path) ->
         compute_result("P", lambda: 0.5),
         compute_result("ASR", lambda: rate(torch.tensor([1.0, 0.0])), False),
     ]
-    RunResults("task", "method", results).save(tmp_path)
-    entries = read_json(tmp_path / "results.json")["results"]
+    RunResults("task", "method", [Measurement("suite", results=results)]).save(tmp_path)
+    entries = read_json(tmp_path / "results.json")["models"][0]["measurements"][0]["results"]
     assert entries[0]["value"] is None and entries[0]["undefined"] == "there is nothing to measure."
     assert not {"undefined", "interval", "warning"} & set(entries[1])
     assert entries[2]["interval"] == pytest.approx([9.453, 90.547], abs=1e-3)

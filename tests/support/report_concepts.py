@@ -13,7 +13,8 @@ from rich.console import Console
 from callbacks import ConceptErasure, Cost, ImageQuality, Robustness
 from callbacks.base import presentation_of
 from mu.bench import report
-from mu.metrics.results import Presentation, Result, RunResults
+from mu.metrics.results import Presentation, Result
+from mu.metrics.run_results import Measurement, RunResults
 from mu.utils.files import write_json
 
 DIRECTIONS = {"UA": True, "IRA": True, "CRA": True, "FID": False, "pre_ASR": False, "ASR": False}
@@ -93,7 +94,14 @@ def save_run(
     RunResults(
         "circle",
         method,
-        results(method, seed) if found is None else found,
+        [
+            Measurement(
+                "callbacks.ConceptErasure",
+                results=results(method, seed) if found is None else found,
+                presentation=presentation or presentation_of(SUITES),
+                seconds=9.0,
+            )
+        ],
         {"split": seed, "train": seed, "unlearn": seed},
         {
             "split": f"s{seed}",
@@ -120,7 +128,6 @@ def save_run(
             },
             **facts,
         },
-        presentation or presentation_of(SUITES),
     ).save(folder)
     return folder
 

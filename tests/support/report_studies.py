@@ -15,7 +15,9 @@ from rich.console import Console
 from callbacks import Accuracy, Cost, Errors, Membership, RegressionMembership, RetrainGap
 from callbacks.base import presentation_of
 from mu.bench import report
-from mu.metrics.results import Result, RunResults, save_outputs
+from mu.metrics.results import Presentation, Result
+from mu.metrics.run_outputs import save_outputs
+from mu.metrics.run_results import Measurement, RunResults
 from mu.utils.files import write_json
 
 METHODS = ("FineTune", "RandomLabel", "SalUn", "SSD")
@@ -86,6 +88,7 @@ def save_run(
     method: str = "SalUn",
     seed: int = 0,
     results: list[Result] | None = None,
+    presentation: Presentation | None = None,
     **changes: Any,
 ) -> Path:
     percent = ("UA", "RA", "TA", "MIA", "MIA/error_member")
@@ -97,7 +100,14 @@ def save_run(
     record = {
         "task": task,
         "method": method,
-        "results": measured + (results or []),
+        "measurements": [
+            Measurement(
+                "callbacks.Accuracy",
+                results=measured + (results or []),
+                presentation=presentation_of(SUITES) if presentation is None else presentation,
+                seconds=99.0,
+            )
+        ],
         "seeds": {"split": seed, "train": seed, "unlearn": seed},
         "hashes": {
             "split": f"{task}-{seed}",
@@ -126,7 +136,6 @@ def save_run(
             "selector": {"selector": "RandomFraction", "fraction": 0.1},
             "versions": VERSIONS,
         },
-        "presentation": presentation_of(SUITES),
     }
     RunResults(**{**record, **changes}).save(folder)
     return folder
@@ -154,7 +163,7 @@ def make_study(
     names: Callable[[str], str] = str,
     index: bool = True,
     methods: tuple[str, ...] = METHODS,
-    failed: list[dict[str, str]] | None = None,
+    missing: dict[str, str] | None = None,
     tasks: tuple[str, ...] = ("class", "random"),
 ) -> Path:
     """Folders as `mu bench` writes them: 2 tasks x (original, oracle, 4 methods) x 3 seeds."""
@@ -189,7 +198,8 @@ def make_study(
                     results=results,
                     method=names(method) if method in methods else method,
                 )
-                save_outputs(folder / run_path, outputs(base, seed))
+                hashes = RunResults.load(folder / run_path).hashes
+                save_outputs(folder / run_path, outputs(base, seed), hashes)
                 runs[f"{task}/{method}/seed{seed}"] = run_path.as_posix()
                 if method in methods:
                     write_json(
@@ -214,7 +224,7 @@ def make_study(
                 "command": "mu bench -c configs/bench/quickstart.yaml",
                 "tasks": [names(task) for task in tasks],
                 "runs": runs,
-                "failed": failed or [],
+                "missing": missing or {},
                 "methods": ["original", "oracle", *map(names, methods)],
             },
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mu.bench.report.runs import ORACLE, RunEntry
 from mu.bench.report.summary import Summary
-from mu.metrics.results import load_outputs
+from mu.metrics.run_outputs import has_outputs, load_outputs
 
 SPLITS = ("forget", "retain", "test")
 BINS = 24
@@ -86,7 +85,7 @@ def histograms(summary: Summary) -> Grid | None:
 
 def _scores(run: RunEntry) -> tuple[str, dict[str, Tensor]]:
     """Name of the score, and its values `[N]` by split; empty when the run kept no such outputs."""
-    if not (Path(run.folder) / "outputs.safetensors").is_file():
+    if not has_outputs(run.folder, run.record.hashes.get("weights", "")):
         return "", {}
     outputs = load_outputs(run.folder)
     values: dict[str, Tensor] = {}

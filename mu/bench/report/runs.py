@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mu.core.run_files import CHECKPOINT, lacks_split, results_fault
-from mu.metrics.results import RunResults
+from mu.bench.report.variants import variant_labels
+from mu.core.run_files import CHANGED, lacks_split, results_fault
+from mu.metrics.run_results import RunResults, stale_results
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
+from mu.utils.run_layout import CHECKPOINT
 
 ORIGINAL = "original"
 ORACLE = "oracle"
@@ -31,6 +33,8 @@ class RunEntry:
         record: content of results.json.
         values: value by metric: the run's results, to which gaps to the oracle are added.
         undefined: reason by metric that has no value on this run.
+        variant: settings in which it differs from other runs of the same method; empty where there
+            are none.
     """
 
     folder: Path
@@ -38,6 +42,7 @@ class RunEntry:
     record: RunResults
     values: dict[str, float] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
+    variant: str = ""
 
     def __post_init__(self) -> None:
         results = self.record.results
@@ -58,14 +63,19 @@ class RunEntry:
         return [*self.values, *(name for name in self.undefined if name not in self.values)]
 
     @property
-    def method(self) -> str:
-        """Name of the method in tables.
+    def base_method(self) -> str:
+        """Name of the method without its settings.
 
         Outside a study a run is named by its class, and `Train` is the original, `Retrain` the
         oracle.
         """
         name = self.record.method
         return name if self.of_study else _REFERENCES.get(name, name)
+
+    @property
+    def method(self) -> str:
+        """Name of the method in tables, with the settings that tell its rows apart."""
+        return f"{self.base_method} ({self.variant})" if self.variant else self.base_method
 
     @property
     def of_study(self) -> bool:
@@ -87,6 +97,28 @@ class RunEntry:
     def finished(self) -> float:
         """Time when results.json was written, in seconds since the epoch."""
         return (self.folder / "results.json").stat().st_mtime
+
+
+@dataclass(frozen=True)
+class MissingRun:
+    """Run of a study that the report lacks.
+
+    Attributes:
+        label: task, method and seeds.
+        reason: clause, why it is missing.
+        has_earlier: whether the tables have a run of it from before.
+    """
+
+    label: str
+    reason: str
+    has_earlier: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """Reason, and what the tables have in its place."""
+        reason = self.reason.rstrip(".")
+        earlier = "; the tables show the run before it" if self.has_earlier else ""
+        return f"{reason}{earlier}."
 
 
 @dataclass
@@ -125,14 +157,14 @@ class Collection:
         title: title of the study, or the folder's name.
         commands: command lines of the studies.
         tasks: runs by task, in the study's order.
-        failed: `run` and `reason` of each run that failed.
+        missing: runs of the studies that failed, or have not run.
         notes: sentences on runs left out and gaps that could not be taken.
     """
 
     title: str = ""
     commands: list[str] = field(default_factory=list)
     tasks: list[TaskRuns] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
+    missing: list[MissingRun] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -175,14 +207,14 @@ def collect(folders: Iterable[Path]) -> Collection:
                 studies.append(_study(path, runs, collection))
             else:
                 name = path.relative_to(folder).as_posix() if path != folder else folder.name
-                _add(runs, RunEntry(path, name, RunResults.load(path)), collection.notes)
+                _add(runs, path, name, collection.notes)
     if (
         not runs
         and collection.notes
         and any(note.startswith(_LEFT_OUT) for note in collection.notes)
     ):
         raise InputError(" ".join(note for note in collection.notes if note.startswith(_LEFT_OUT)))
-    if not runs and not collection.failed:
+    if not runs and not collection.missing:
         raise InputError(
             f"there is no finished run in {', '.join(map(str, folders))}; a run is finished when "
             "it has been tested."
@@ -191,6 +223,7 @@ def collect(folders: Iterable[Path]) -> Collection:
         f.resolve().name for f in folders
     )
     collection.commands = list(dict.fromkeys(s["command"] for s in studies if s.get("command")))
+    _label_variants(runs)
     collection.tasks = _order(
         _newest(runs, collection.notes),
         [t for s in studies for t in s["tasks"]],
@@ -199,22 +232,26 @@ def collect(folders: Iterable[Path]) -> Collection:
     return collection
 
 
-def _add(runs: list[RunEntry], run: RunEntry, notes: list[str]) -> None:
-    """Add a run whose results belong to its files; a note about any other."""
-    hashes = run.record.hashes
-    fault = results_fault(run.folder, hashes)
-    if fault is not None:
+def _add(runs: list[RunEntry], folder: Path, name: str, notes: list[str]) -> None:
+    """Add the results of a run about the weights that it holds; notes about any others."""
+    entries = RunResults.load_all(folder)
+    current = RunResults.current(entries, folder)
+    fault = CHANGED if current is None else results_fault(folder, current.hashes)
+    if current is None or fault is not None:
         notes.append(
-            f"{_LEFT_OUT} {run.name}, because {fault}; measure it again with mu test --run "
-            f"{run.folder}."
+            f"{_LEFT_OUT} {name}, because {fault}; measure it again with mu test --run {folder}."
         )
         return
-    if lacks_split(run.folder, hashes) and (run.folder / CHECKPOINT).is_file():
+    if lacks_split(folder, current.hashes) and (folder / CHECKPOINT).is_file():
         notes.append(
-            f"{run.name} has no split.json, so nothing shows which samples its results are about; "
-            f"mu test --run {run.folder} writes it anew."
+            f"{name} has no split.json, so nothing shows which samples its results are about; "
+            f"mu test --run {folder} writes it anew."
         )
-    runs.append(run)
+    notes += [
+        f"{name} also has {metrics} of other weights ({model}), which are not in the tables."
+        for model, metrics in stale_results(entries, current).items()
+    ]
+    runs.append(RunEntry(folder, name, current))
 
 
 def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[bool, Path]]:
@@ -230,29 +267,27 @@ def _walk(folder: Path, notes: list[str]) -> Iterator[tuple[bool, Path]]:
             # trials of a search are no results
             if child.name == "search" and any(child.rglob("results.json")):
                 notes.append(
-                    f"The trials of a search in {child.name}/ are not part of the tables; name "
-                    "that folder to see them."
+                    f"The trials of a search are not part of the tables; mu report {child} shows "
+                    "them."
                 )
                 continue
             yield from _walk(child, notes)
 
 
 def _study(folder: Path, runs: list[RunEntry], collection: Collection) -> dict[str, Any]:
-    """Content of study.json; adds its runs and failures."""
+    """Content of study.json; adds its runs, and those that it lacks."""
     file = folder / "study.json"
     index = read_json(file)
     try:
         for name, path in index["runs"].items():
             if (folder / path / "results.json").is_file():
-                run = RunEntry(folder / path, path, RunResults.load(folder / path))
-                _add(runs, run, collection.notes)
+                _add(runs, folder / path, path, collection.notes)
             else:
-                collection.failed.append(
-                    {"run": name, "reason": f"its folder {path} holds no results.json"}
-                )
-        collection.failed += [
-            {"run": str(f["run"]), "reason": str(f["reason"])} for f in index["failed"]
-        ]
+                absent = f"its folder {path} holds no results.json"
+                collection.missing.append(MissingRun(_run_label(name), absent))
+        for name, reason in index["missing"].items():
+            earlier = name in index["runs"]
+            collection.missing.append(MissingRun(_run_label(name), str(reason), earlier))
         return {
             "title": index["title"] or index["name"],
             "command": index["command"],
@@ -263,6 +298,26 @@ def _study(folder: Path, runs: list[RunEntry], collection: Collection) -> dict[s
         raise InputError(
             f"{file} was not written by this version of mu bench (it lacks {error})."
         ) from error
+
+
+def _run_label(name: str) -> str:
+    """Label of a run in study.json: `class · SSD · seed0`."""
+    return name.replace("/", " · ")
+
+
+def _label_variants(runs: Iterable[RunEntry]) -> None:
+    """Tell runs of one method with different settings apart, so that each has a row."""
+    groups: dict[tuple[str, str], list[RunEntry]] = {}
+    for run in runs:
+        if run.base_method not in (ORIGINAL, ORACLE):
+            groups.setdefault((run.record.task, run.base_method), []).append(run)
+    for group in groups.values():
+        # a method that ends early has other epochs under each seed of a study
+        labels = variant_labels(
+            [run.record.facts for run in group], with_epochs=not any(run.of_study for run in group)
+        )
+        for run, label in zip(group, labels, strict=True):
+            run.variant = label
 
 
 def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
@@ -276,7 +331,7 @@ def _newest(runs: Iterable[RunEntry], notes: list[str]) -> list[RunEntry]:
         newest[key] = run
     if older:
         notes.append(
-            "Left out, because a newer run has the same task, method and seeds: "
+            "Left out, because a newer run has the same task, method, settings and seeds: "
             f"{', '.join(sorted(older))}."
         )
     return list(newest.values())
@@ -295,13 +350,16 @@ def _order(runs: Iterable[RunEntry], tasks: list[str], methods: list[str]) -> li
     ranks = {
         name: rank
         for rank, name in enumerate(
-            dict.fromkeys([ORIGINAL, ORACLE, *methods, *(run.method for run in runs)])
+            dict.fromkeys([ORIGINAL, ORACLE, *methods, *(run.base_method for run in runs)])
         )
     }
+    bases = {run.method: run.base_method for run in runs}
     ordered = []
     for task in dict.fromkeys([*tasks, *(run.record.task for run in runs)]):
         of_task = [run for run in runs if run.record.task == task]
-        names = sorted({run.method for run in of_task}, key=ranks.__getitem__)
+        names = sorted(
+            dict.fromkeys(run.method for run in of_task), key=lambda name: ranks[bases[name]]
+        )
         if of_task:
             methods_runs = {name: [run for run in of_task if run.method == name] for name in names}
             ordered.append(TaskRuns(task, methods_runs))

@@ -26,8 +26,8 @@ from tests.support.report_studies import (
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    failed = [{"run": "random · SCRUB · seed1", "reason": "the loss is not finite <nan>"}]
-    folder = make_study(tmp_path_factory.mktemp("study"), failed=failed)
+    missing = {"random/SCRUB/seed9": "the loss is not finite <nan>"}
+    folder = make_study(tmp_path_factory.mktemp("study"), missing=missing)
     (folder / "shown.txt").write_text(printed(folder), encoding="utf-8")
     return folder
 
@@ -114,7 +114,7 @@ def test_regression_shows_the_errors_it_has(tmp_path: Path) -> None:
         assert text in output
     assert (
         "in parentheses the distance" in (tmp_path / "tables.tex").read_text()
-        and "Closeness to the oracle is the goal" in output
+        and "value closest to the oracle's is the best" in output
     )
     assert (
         "UA" not in output

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from mu.bench.search import _undefined
+from mu.bench.objective import undefined_reasons
 from mu.metrics.rates import rate
-from mu.metrics.results import Result, RunResults, compute_result
+from mu.metrics.results import Result, compute_result
+from mu.metrics.run_results import Measurement, RunResults
 from mu.utils.errors import UndefinedError
 from tests.support.report_concepts import rows_of, save_run, shown
 
@@ -46,7 +47,7 @@ def test_a_row_with_an_undefined_seed_has_no_mean_and_is_not_the_best(folder: Pa
     text = (folder / "shown.txt").read_text()
     line = next(line for line in text.splitlines() if line.strip().startswith("ESD"))
     assert line.split()[1] == "undefined" and "100" not in line
-    note = f"Undefined: UA of ESD: in 1 of 2 seeds, {REASON}"
+    note = f"No value for UA of ESD, because in 1 of 2 seeds, {REASON}"
     latex = (folder / "tables.tex").read_text()
     page = (folder / "report.html").read_text()
     assert note in text and note in page and note in latex
@@ -57,7 +58,7 @@ def test_a_row_with_an_undefined_seed_has_no_mean_and_is_not_the_best(folder: Pa
 
 def test_a_rate_of_one_seed_has_its_interval_and_a_warning_of_few_items(folder: Path) -> None:
     text = (folder / "shown.txt").read_text()
-    assert "90.00 [59.58, 98.21]" in text and "95 % Wilson interval" in text
+    assert "90.00 [59.58, 98.21]" in text and "95 % confidence interval (Wilson)" in text
     assert "ASR: measured on one distinct item only" in text
     assert r"{\scriptsize [59.58, 98.21]}" in (folder / "tables.tex").read_text()
     assert "[59.58, 98.21]" in (folder / "report.html").read_text()
@@ -72,6 +73,6 @@ def test_the_table_of_runs_has_nan_the_ends_of_intervals_and_the_reasons(folder:
 
 
 def test_a_search_counts_a_trial_whose_objective_is_undefined_as_failed() -> None:
-    record = RunResults("task", "ESD", _results(_destroyed))
-    assert _undefined(record, ("UA",)) == [f"UA is undefined, because {REASON}"]
-    assert not _undefined(record, ("ASR",))
+    record = RunResults("task", "ESD", [Measurement("suite", results=_results(_destroyed))])
+    assert undefined_reasons(record, ("UA",)) == [f"UA is undefined, because {REASON}"]
+    assert not undefined_reasons(record, ("ASR",))

@@ -13,7 +13,7 @@ from callbacks import ConceptErasure, Cost, Grids, ImageQuality, ResultsWriter
 from mu.evaluation.images.sets import ImageSet
 from mu.evaluation.media import add_grid, grid
 from mu.methods import FineTune
-from mu.metrics.results import RunResults
+from mu.metrics.run_results import RunResults
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
 from tests.support.helpers import trainer, weights

@@ -15,7 +15,7 @@ from callbacks.text.reintroduction import Reintroduction
 from mu.backbones import LoRA
 from mu.backbones.language.two_models import LogitDifference
 from mu.methods import FineTune
-from mu.metrics.results import RunResults
+from mu.metrics.run_results import RunResults
 from tests.callbacks.text import two_ranks as text_two_ranks
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import (

@@ -18,7 +18,7 @@ from callbacks.text.memorisation import Memorisation
 from callbacks.text.tofu import TOFU
 from mu.methods import FineTune, Retrain
 from mu.metrics.aggregates import overall_score, utility_score
-from mu.metrics.results import RunResults
+from mu.metrics.run_results import RunResults
 from mu.metrics.tofu import harmonic_mean
 from mu.utils.errors import InputError
 from mu.utils.files import read_json

@@ -15,7 +15,8 @@ from callbacks.text.probes import LogitLens
 from callbacks.text.tofu import TOFU
 from mu.data.questions import QuestionSet
 from mu.methods import FineTune
-from mu.metrics.results import Result, RunResults
+from mu.metrics.results import Result
+from mu.metrics.run_results import RunResults
 from tests.support.doubles_text import causal_lm, people
 from tests.support.helpers import trainer
 from tests.support.text_runs import SETTINGS, run, suites
