@@ -1,11 +1,7 @@
 from .batch import Batch as Batch
 from .datamodule import UnlearningDataModule as UnlearningDataModule
 from .datamodule import check_provides as check_provides
-from .encoding import Chat as Chat
 from .encoding import Encoder as Encoder
-from .encoding import Llama2 as Llama2
-from .encoding import Plain as Plain
-from .encoding import Template as Template
 from .loader import EvalLoader as EvalLoader
 from .loader import PlanLoader as PlanLoader
 from .plan import DataPlan as DataPlan
@@ -22,3 +18,7 @@ from .questions import QuestionSet as QuestionSet
 from .questions import TokenRows as TokenRows
 from .sequences import Pair as Pair
 from .split import Split as Split
+from .templates import Chat as Chat
+from .templates import Llama2 as Llama2
+from .templates import Plain as Plain
+from .templates import Template as Template

@@ -8,6 +8,7 @@ import numpy as np
 
 from mu.data.questions import QuestionSet
 from mu.data.split import Split
+from mu.data.stored_rows import row_text, text_digest
 from tasks.authors.facts import AUTHORS
 from tasks.authors.texts import (
     UTILITY_AUTHORS,
@@ -18,7 +19,7 @@ from tasks.authors.texts import (
     world_facts,
 )
 from tasks.text.base import TextTask
-from tasks.text.files import EVALUATION_OFFSET, Row, digest, row_text
+from tasks.text.files import EVALUATION_OFFSET, Row
 
 _QUESTIONS = 10
 
@@ -91,7 +92,7 @@ class Authors(TextTask):
             "forget": self.forget,
             **({"corpus": True} if self.corpus else {}),
         }
-        return Split(f"authors-{digest(map(row_text, rows))}", parts, selector, 0), sets
+        return Split(f"authors-{text_digest(map(row_text, rows))}", parts, selector, 0), sets
 
 
 def _of_authors(name: str, rows: list[Row], authors: list[int]) -> QuestionSet:

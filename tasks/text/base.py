@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from mu.backbones.language.tokenizer import load_tokenizer
 from mu.data.datamodule import UnlearningDataModule
-from mu.data.encoding import Encoder, Plain, Template
+from mu.data.encoding import Encoder
 from mu.data.loader import EvalLoader
-from mu.data.questions import QuestionSet, TokenRows
+from mu.data.questions import InMemory, QuestionSet, TokenRows
 from mu.data.split import Split
+from mu.data.templates import Plain, Template
 from mu.utils.errors import InputError
 from mu.utils.spec import to_spec
 
@@ -30,6 +31,10 @@ class TextTask(UnlearningDataModule):
         template: joins question and answer into one sequence; `Plain()` when None.
         max_length: most tokens of a sequence.
         too_long: `refuse` a longer sequence, or `cut` off its end.
+        in_memory: `true` reads and tokenises texts into memory at each start, `false` once into
+            files of the cache folder (`mu.utils.cache`), which take no memory for a row; `auto`
+            does so with files of more than 4 MB and sets of 10,000 rows and more. Samples are the
+            same.
         batch_size: global batch size in fit.
         eval_batch_size: batch size of one rank in test.
         **kwargs: see UnlearningDataModule.
@@ -43,6 +48,7 @@ class TextTask(UnlearningDataModule):
         template: Template | None = None,
         max_length: int = 256,
         too_long: Literal["refuse", "cut"] = "refuse",
+        in_memory: InMemory = "auto",
         batch_size: int = 32,
         eval_batch_size: int = 32,
         **kwargs: Any,
@@ -52,6 +58,7 @@ class TextTask(UnlearningDataModule):
         self.template = template or Plain()
         self.max_length: int = max_length
         self.too_long: Literal["refuse", "cut"] = too_long
+        self.in_memory: InMemory = in_memory
         self._encoder: Encoder | None = None
         self._sets: dict[str, QuestionSet] | None = None
         self._evaluated: dict[str, TokenRows] = {}
@@ -72,19 +79,20 @@ class TextTask(UnlearningDataModule):
             self._check_system_messages(question_set)
         rows = {name: self._rows(name, ids) for name, ids in split.parts.items() if len(ids)}
         self.datasets = {  # type: ignore[assignment]
-            name: TokenRows.from_questions(part, lambda: self.encoder)
+            name: TokenRows.from_questions(part, lambda: self.encoder, in_memory=self.in_memory)
             for name, part in rows.items()
         }
         self._evaluated = {
-            name: TokenRows.from_questions(part, lambda: self.encoder, scored=True)
+            name: TokenRows.from_questions(
+                part, lambda: self.encoder, scored=True, in_memory=self.in_memory
+            )
             for name, part in rows.items()
         }
 
     def _check_system_messages(self, question_set: QuestionSet) -> None:
         """Check that the template writes the system messages of rows of chat messages."""
         written = getattr(self.template, "system", None)
-        for row in question_set.rows:
-            message = row.get("system_message")
+        for message in question_set.system_messages():
             if message is not None and message != written:
                 raise InputError(
                     f"a chat of the set {question_set.name} has the system message "
@@ -115,6 +123,8 @@ class TextTask(UnlearningDataModule):
             before = self._encoder.cuts if self._encoder else 0
             count = len(data.weights)
             cut = (self._encoder.cuts if self._encoder else 0) - before
+            if data.file is not None:
+                cut = data.file.cuts
             if cut:
                 rank_zero_warn(
                     f"{cut} of {count} sequences of {name} have more than {self.max_length} "
@@ -124,8 +134,12 @@ class TextTask(UnlearningDataModule):
     def _rows(self, name: str, indices: np.ndarray) -> QuestionSet:
         """Rows of a part, in the order of its indices."""
         questions = self.sets[name]
-        position_of = {int(index): position for position, index in enumerate(questions.indices)}
-        return questions.select([position_of[int(index)] for index in indices])
+        order = np.argsort(questions.indices, kind="stable")
+        ranks = np.searchsorted(questions.indices, indices, sorter=order)
+        positions = order[ranks[ranks < len(order)]]
+        if not np.array_equal(questions.indices[positions], indices):
+            raise InputError(f"the question set {name!r} has not all rows of the part {name!r}.")
+        return questions.select(positions)
 
     @property
     def sets(self) -> Mapping[str, QuestionSet]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from unicodedata import normalize
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
-from mu.data.questions import QuestionSet
+from mu.data.stored_rows import compared_text, text_key
 from mu.utils.errors import InputError
 from mu.utils.text_files import read_text as read_file
 from tasks.text.tables import is_saved, read_table
@@ -160,7 +157,7 @@ def read_texts(files: str | Sequence[str]) -> list[str]:
         InputError: when a file cannot be read, or an entry is no text.
     """
     documents: list[str] = []
-    for file in _files([files] if isinstance(files, str) else files):
+    for file in text_files([files] if isinstance(files, str) else files):
         documents += (
             [_plain(file)]
             if file.suffix.lower() == ".txt"
@@ -172,7 +169,8 @@ def read_texts(files: str | Sequence[str]) -> list[str]:
     return documents
 
 
-def _files(names: Iterable[str]) -> list[Path]:
+def text_files(names: Iterable[str]) -> list[Path]:
+    """Files of texts by name; of a folder, its text files and tables."""
     paths: list[Path] = []
     for path in map(Path, names):
         inside = (
@@ -221,17 +219,44 @@ def retain_mask(
     Raises:
         InputError: when samples overlap and `overlap` is `refuse`, or `overlap` is unknown.
     """
+    return retain_mask_of_keys(
+        text_keys(forget), text_keys(retain), overlap, what, lambda row: forget[row]
+    )
+
+
+def text_keys(texts: Iterable[str]) -> np.ndarray:
+    """Hashes of texts for comparisons, `[N, 16]` uint8."""
+    keys = b"".join(text_key(compared_text(text)) for text in texts)
+    return np.frombuffer(keys, dtype=np.uint8).reshape(-1, 16)
+
+
+def retain_mask_of_keys(
+    forget: np.ndarray,
+    retain: np.ndarray,
+    overlap: Overlap,
+    what: str,
+    text: Callable[[int], str],
+) -> np.ndarray:
+    """Mask of the retain samples to keep, see `retain_mask`.
+
+    Args:
+        forget: `[N_forget, 16]`, hashes of the forget samples by `text_keys`.
+        retain: `[N_retain, 16]`, hashes of the retain samples.
+        overlap: treatment of samples in both.
+        what: name of the samples in messages, in the plural.
+        text: gives the text of a forget sample, for messages.
+    """
     if overlap not in ("refuse", "keep", "drop"):
         raise InputError(f"overlap is {overlap!r}; it is refuse, keep or drop.")
-    forget_texts = [" ".join(normalize("NFC", text).split()) for text in forget]
-    retain_texts = [" ".join(normalize("NFC", text).split()) for text in retain]
-    both = set(forget_texts) & set(retain_texts)
-    duplicated = np.array([text in both for text in retain_texts], dtype=bool)
-    if both:
-        count = sum(text in both for text in forget_texts)
-        example = next(text for text in forget_texts if text in both)
+    forget_keys, retain_keys = (
+        np.ascontiguousarray(keys).view("V16").reshape(-1) for keys in (forget, retain)
+    )
+    repeated = np.flatnonzero(np.isin(forget_keys, retain_keys))
+    if len(repeated):
+        example = compared_text(text(int(repeated[0])))
         message = (
-            f"{count} of {len(forget)} forget {what} are in retain too, {example[:80]!r} among them"
+            f"{len(repeated)} of {len(forget)} forget {what} are in retain too, {example[:80]!r} "
+            "among them"
         )
         if overlap == "refuse":
             raise InputError(
@@ -241,28 +266,6 @@ def retain_mask(
         rank_zero_warn(
             f"{message}; they are {'left out of' if overlap == 'drop' else 'kept in'} retain."
         )
-    return ~duplicated if overlap == "drop" else np.ones(len(retain_texts), dtype=bool)
-
-
-def row_text(row: Mapping[str, Any]) -> str:
-    """Question and answer as one text, for comparisons."""
-    return f"{row['question']}\n{row['answer']}"
-
-
-def digest(texts: Iterable[Any]) -> str:
-    """Hash of texts (or token ids) in their order, eight hexadecimal digits."""
-    sha = hashlib.sha256()
-    for text in texts:
-        sha.update(json.dumps(text).encode() + b"\n")
-    return sha.hexdigest()[:8]
-
-
-def evaluation_sets(
-    files: Mapping[str, str] | None, question: str = "question", answer: str = "answer"
-) -> dict[str, QuestionSet]:
-    """Question sets for evaluation only, by name, from one file each."""
-    read = {name: read_rows(file, question, answer) for name, file in (files or {}).items()}
-    return {
-        name: QuestionSet(name, rows, EVALUATION_OFFSET * position + np.arange(len(rows)))
-        for position, (name, rows) in enumerate(read.items(), 1)
-    }
+    if overlap == "drop":
+        return ~np.isin(retain_keys, forget_keys)
+    return np.ones(len(retain_keys), dtype=bool)

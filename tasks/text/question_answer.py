@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
@@ -12,10 +12,12 @@ import numpy as np
 
 from mu.data.questions import QuestionSet
 from mu.data.split import Split
+from mu.data.stored_rows import Rows, StoredRows, row_text, take_rows
 from mu.utils.errors import InputError
 from tasks.selectors import Selector, draw, portion
 from tasks.text.base import TextTask
-from tasks.text.files import Overlap, Row, digest, evaluation_sets, read_rows, retain_mask, row_text
+from tasks.text.files import Overlap, retain_mask_of_keys, text_keys
+from tasks.text.question_files import QuestionRows, evaluation_sets, read_questions
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,19 @@ class QuestionAnswer(TextTask):
         self.split_seed = split_seed
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
-        rows, forget, described = self._one_file() if self.path is not None else self._two_files()
+        table, forget, described = self._one_file() if self.path is not None else self._two_files()
+        rows = table.rows
+        keys = (
+            rows.keys("overlap") if isinstance(rows, StoredRows) else text_keys(map(row_text, rows))
+        )
         rest = np.setdiff1d(np.arange(len(rows)), forget)
         rest = rest[
-            retain_mask(
-                [row_text(rows[index]) for index in forget],
-                [row_text(rows[index]) for index in rest],
+            retain_mask_of_keys(
+                keys[forget],
+                keys[rest],
                 self.overlap,
                 "questions",
+                lambda position: row_text(rows[int(forget[position])]),
             )
         ]
         parts = {"forget": forget}
@@ -171,30 +178,26 @@ class QuestionAnswer(TextTask):
             for name, ids in {**parts, "retain": rest}.items()
             if len(ids) or name in ("forget", "retain")
         }
-        split = Split(
-            f"question-answer-{digest(map(row_text, rows))}", parts, described, self.split_seed
-        )
+        split = Split(f"question-answer-{table.digest}", parts, described, self.split_seed)
         sets = {
-            name: QuestionSet(name, [rows[index] for index in ids], ids)
-            for name, ids in split.parts.items()
+            name: QuestionSet(name, take_rows(rows, ids), ids) for name, ids in split.parts.items()
         }
         if "test" in sets:
             sets["holdout"] = QuestionSet("holdout", sets["test"].rows, sets["test"].indices)
-        return split, {**evaluation_sets(self.further, self.question, self.answer), **sets}
+        further = evaluation_sets(self.further, self.question, self.answer, self.in_memory)
+        return split, {**further, **sets}
 
-    def _two_files(self) -> tuple[list[Row], np.ndarray, dict[str, Any]]:
-        forget, retain = (
-            read_rows(str(file), self.question, self.answer) for file in (self.forget, self.retain)
-        )
-        return (
-            [*forget, *retain],
-            np.arange(len(forget)),
-            {"selector": "files", "forget": len(forget), "retain": len(retain)},
-        )
+    def _two_files(self) -> tuple[QuestionRows, np.ndarray, dict[str, Any]]:
+        paths = [str(self.forget), str(self.retain)]
+        table = read_questions(paths, self.question, self.answer, self.in_memory)
+        forget, retain = table.counts
+        described = {"selector": "files", "forget": forget, "retain": retain}
+        return table, np.arange(forget), described
 
-    def _one_file(self) -> tuple[list[Row], np.ndarray, dict[str, Any]]:
+    def _one_file(self) -> tuple[QuestionRows, np.ndarray, dict[str, Any]]:
         assert self.path is not None and self.selector is not None
-        rows = read_rows(self.path, self.question, self.answer)
+        table = read_questions([self.path], self.question, self.answer, self.in_memory, self.by)
+        rows = table.rows
         labels = (
             np.zeros(len(rows), dtype=np.int64)
             if self.by is None
@@ -203,7 +206,7 @@ class QuestionAnswer(TextTask):
         if self.by is None and isinstance(self.selector, ByValue):
             raise InputError("ByValue reads a column; give its name as `by`.")
         chosen = self.selector.select(labels, np.arange(len(rows)), self.split_seed)
-        return rows, chosen, {**self.selector.describe(), **({"by": self.by} if self.by else {})}
+        return table, chosen, {**self.selector.describe(), **({"by": self.by} if self.by else {})}
 
 
 def _canonical(value: Any) -> str:
@@ -211,18 +214,20 @@ def _canonical(value: Any) -> str:
     return normalize("NFC", str(value)).strip()
 
 
-def _labels(rows: Sequence[Mapping[str, Any]], column: str, file: str) -> np.ndarray:
+def _labels(rows: Rows, column: str, file: str) -> np.ndarray:
     """Values of a column `[N]`: integers if all are written as such, else texts."""
-    lacking = next(
-        (index for index, row in enumerate(rows, 1) if row.get(column) in (None, "")), None
+    values = (
+        list(map(json.loads, rows.column("by")))
+        if isinstance(rows, StoredRows)
+        else [row.get(column) for row in rows]
     )
+    lacking = next((row for row, value in enumerate(values) if value in (None, "")), None)
     if lacking is not None:
         raise InputError(
-            f"row {lacking} of {file} has no value in the column {column!r}; it has "
-            f"{', '.join(map(str, rows[lacking - 1]))}."
+            f"row {lacking + 1} of {file} has no value in the column {column!r}; it has "
+            f"{', '.join(map(str, rows[lacking]))}."
         )
-    texts = [str(row[column]).strip() for row in rows]
     # 01 and 1_000 are texts
-    if all(re.fullmatch(r"-?[1-9][0-9]{0,17}|0", text) for text in texts):
-        return np.array([int(text) for text in texts], dtype=np.int64)
-    return np.array([str(row[column]) for row in rows], dtype=object)
+    if all(re.fullmatch(r"-?[1-9][0-9]{0,17}|0", str(value).strip()) for value in values):
+        return np.array([int(str(value).strip()) for value in values], dtype=np.int64)
+    return np.array([str(value) for value in values], dtype=object)

@@ -12,20 +12,12 @@ import numpy as np
 
 from mu.data.questions import QuestionSet
 from mu.data.split import Split
+from mu.data.stored_rows import row_text, text_digest
 from mu.utils.errors import InputError
 from mu.utils.extras import require
 from mu.utils.hub import reading
 from tasks.text.base import TextTask
-from tasks.text.files import (
-    EVALUATION_OFFSET,
-    Overlap,
-    Row,
-    check_row,
-    digest,
-    read_rows,
-    retain_mask,
-    row_text,
-)
+from tasks.text.files import EVALUATION_OFFSET, Overlap, Row, check_row, read_rows, retain_mask
 
 _CLOSED = ("real_authors", "world_facts")
 
@@ -127,7 +119,7 @@ class TOFU(TextTask):
         self._add_evaluation_sets(sets)
         parts = {name: sets[name].indices for name in ("forget", "retain", "test") if name in sets}
         selector = {"selector": "TOFU", "forget": self.forget, "rows": len(forget)}
-        return Split(f"tofu-{digest(map(row_text, full))}", parts, selector, 0), sets
+        return Split(f"tofu-{text_digest(map(row_text, full))}", parts, selector, 0), sets
 
     def _add_evaluation_sets(self, sets: dict[str, QuestionSet]) -> None:
         """Add the holdout set, the closed questions, and the holdout rows as `test`."""

@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from mu.backbones import CausalLM
-from mu.data.encoding import Encoder, Plain
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet
 from mu.data.sequences import collate
+from mu.data.templates import Plain
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.leaves import Scored
 from mu.evaluation.text.scores import token_scores

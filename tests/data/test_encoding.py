@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu.backbones.language.tokenizer import left_padded, load_tokenizer
-from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template, _warn_of_system
+from mu.data.encoding import Encoder
 from mu.data.sequences import collate, count_labelled, sequence_key
+from mu.data.templates import Chat, Llama2, Plain, Template, _warn_of_system
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template
+from mu.data.encoding import Encoder
+from mu.data.templates import Chat, Llama2, Plain, Template
 from mu.functional.tokens import IGNORED
 from tests.support.trained_tokenizers import (
     FACTS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -111,13 +112,13 @@ class AnswerOfAnotherQuestion(Answer):
     def __init__(self, redraw: bool = True) -> None:
         super().__init__()
         self.redraw = redraw
-        self._retain_answers: list[str] = []
+        self._retain_answers: Sequence[str] = ()
 
     def setup(self, backbone: Backbone, task: UnlearningDataModule | None) -> None:
         super().setup(backbone, task)
         assert task is not None
         data: Any = task.datasets["retain"]
-        self._retain_answers = list(data.texts["answer"])
+        self._retain_answers = data.texts["answer"]
 
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
         draw = visit if self.redraw else 0

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu.backbones.language.two_models import LogitDifference
-from mu.data.encoding import Plain
 from mu.data.questions import QuestionSet
+from mu.data.templates import Plain
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.leaves import GeneratedText, Scored
 from mu.evaluation.text.membership import (

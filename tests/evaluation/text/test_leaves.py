@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from mu.backbones import CausalLM
-from mu.data.encoding import Chat, Encoder, Llama2, Plain, Template
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet
 from mu.data.sequences import collate
+from mu.data.templates import Chat, Llama2, Plain, Template
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.leaves import GeneratedText, Scored
 from mu.evaluation.text.membership import MembershipScore

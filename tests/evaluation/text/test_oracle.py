@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from mu.data.encoding import Encoder, Plain
+from mu.data.encoding import Encoder
 from mu.data.questions import QuestionSet
+from mu.data.templates import Plain
 from mu.evaluation.text.graph import Graph
 from mu.evaluation.text.membership import (
     MembershipAUC,

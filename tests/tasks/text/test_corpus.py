@@ -216,3 +216,32 @@ def test_a_method_forgets_a_corpus(tmp_path: Path) -> None:
     assert different(before, weights(module.backbone))
     with pytest.raises(InputError, match="Refusal answers questions, and Corpus gives raw text"):
         Refusal().setup(causal_lm(), corpus(tmp_path))
+
+
+@pytest.mark.parametrize("overlap", ["keep", "drop"])
+def test_chunks_in_the_cache_are_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlap: str
+) -> None:
+    """Mutations: the overlap is no part of the key; a part begins at another chunk; the warning is
+    given by the start that makes the chunks alone.
+    """
+    monkeypatch.setenv("MU_CACHE", str(tmp_path / "cache"))
+    arguments: dict[str, Any] = {
+        "kept": [*RETAIN, FORGET[0]],
+        "test": write(tmp_path / "test.txt", ["who is that ?"]),
+        "overlap": overlap,
+    }
+    with pytest.warns(UserWarning, match="1 of 2 forget documents are in retain too"):
+        eager = corpus(tmp_path, in_memory=True, **arguments)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 2 forget documents are in retain too"):
+            lazy = corpus(tmp_path, in_memory=False, **arguments)
+        assert lazy.split.hash == eager.split.hash
+        for name in ("forget", "retain", "test"):
+            a, b = (task.datasets[name] for task in (eager, lazy))
+            assert b.file is not None and a.file is None  # type: ignore[attr-defined]
+            assert a.weights.tolist() == b.weights.tolist()  # type: ignore[attr-defined]
+            first, second = whole(eager, name), whole(lazy, name)
+            assert first.keys() == second.keys()
+            assert all(torch.equal(first[key], second[key]) for key in first)
+        monkeypatch.setattr("tasks.text.corpus.chunks", None)  # the second start makes none

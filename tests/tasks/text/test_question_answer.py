@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mu.data.encoding import Chat, Plain
+from mu.data.templates import Chat, Plain
 from mu.functional.tokens import IGNORED
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec

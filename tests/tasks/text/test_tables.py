@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mu.data.encoding import Chat, Plain
+from mu.data.templates import Chat, Plain
 from mu.utils.errors import InputError
 from tasks import ByValue, QuestionAnswer
 from tasks.text.files import read_rows, read_texts
