@@ -8,4 +8,5 @@ from .lr import Steps as Steps
 from .masks import WeightMask as WeightMask
 from .module import UnlearningModule as UnlearningModule
 from .pretrained_model import PretrainedModel as PretrainedModel
+from .sharding import FullyShardedStrategy as FullyShardedStrategy
 from .substitutes import Substitute as Substitute

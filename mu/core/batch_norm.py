@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mu.core.protocols import Method
 from mu.data.plan import Retain
+from mu.utils.sharded import is_sharded
 
 Norm = Literal["train", "eval", "recalibrate"]
 """`train` updates running statistics from every batch, `eval` freezes them, `recalibrate` updates
@@ -31,11 +32,12 @@ def set_mode(model: nn.Module, norm: Norm) -> None:
 def broadcast_buffers(named_buffers: Iterable[tuple[str, Tensor]]) -> None:
     """Broadcast rank 0's buffers to all ranks, in place.
 
-    Buffers of the reference and of the mask are left out. DDP broadcasts before each forward pass,
-    so that without this, ranks would serve different statistics after the last step.
+    Buffers of the reference and of the mask are left out, and sharded ones, of which each rank has
+    its own part. DDP broadcasts before each forward pass, so that without this, ranks would serve
+    different statistics after the last step.
     """
     for name, buffer in named_buffers:
-        if not name.startswith(("reference.", "mask.")):
+        if not name.startswith(("reference.", "mask.")) and not is_sharded(buffer):
             contiguous = buffer.contiguous()
             torch.distributed.broadcast(contiguous, 0)
             buffer.copy_(contiguous)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mu.core.protocols import Method
 from mu.utils.errors import InputError
 from mu.utils.modules import buffer_like, register_like
+from mu.utils.sharded import count_true, distribute_like, local_part
 from mu.utils.spec import Reconstructible
 
 
@@ -20,7 +21,8 @@ class WeightMask(nn.Module, Reconstructible):
     A subclass overrides `choose`. The mask is computed once, before the first step, is part of the
     checkpoint, and is not computed again on resume. Gradients are masked before the optimizer's
     step, and masked-out weights are put back after it, because weight decay and momentum move
-    weights whose gradient is zero.
+    weights whose gradient is zero. Of weights that are sharded over ranks (FSDP2), each rank holds
+    the same shard of the mask.
 
     Args:
         enforce: `hard` masks the gradient and restores masked-out weights; `gradient` only masks
@@ -46,7 +48,8 @@ class WeightMask(nn.Module, Reconstructible):
     def choose(self, module: Method) -> dict[str, Tensor]:
         """Boolean tensors by parameter name, equal on all ranks.
 
-        Called once, on every rank, before the first step.
+        Called once, on every rank, before the first step. Of a weight that is sharded over ranks,
+        the mask is a DTensor of the weight's layout, or the whole mask.
         """
         raise TypeError(f"{type(self).__name__} does not override choose().")
 
@@ -68,20 +71,17 @@ class WeightMask(nn.Module, Reconstructible):
                     "trainable weight."
                 )
             for name in self.names:
-                self.mask_for(name).copy_(masks[name])
-            if not any(bool(self.mask_for(name).any()) for name in self.names):
+                mask = self.mask_for(name)
+                mask.copy_(distribute_like(masks[name], mask))
+            if self._movable() == 0:
                 raise InputError(f"{type(self).__name__} lets no weight move; keep more weights.")
             self.chosen.fill_(True)  # type: ignore[operator]
-        self._floats = [
-            self.mask_for(name).to(p.dtype)
-            for name, p in zip(self.names, self._parameters_, strict=True)
-        ]
+        weights = [local_part(p.detach()) for p in self._parameters_]
+        masks = [local_part(self.mask_for(name)) for name in self.names]
+        self._floats = [mask.to(p.dtype) for mask, p in zip(masks, weights, strict=True)]
         self._frozen = None
         if self.enforce == "hard":
-            self._frozen = [
-                torch.where(self.mask_for(n), 0, p.detach())
-                for n, p in zip(self.names, self._parameters_, strict=True)
-            ]
+            self._frozen = [torch.where(mask, 0, p) for mask, p in zip(masks, weights, strict=True)]
 
     def mask_for(self, name: str) -> Tensor:
         """The mask of one parameter."""
@@ -91,7 +91,7 @@ class WeightMask(nn.Module, Reconstructible):
         """Zero the gradients of masked-out weights."""
         assert self._floats is not None, "start() comes first"
         pairs = [
-            (p.grad, m)
+            (local_part(p.grad), m)
             for p, m in zip(self._parameters_, self._floats, strict=True)
             if p.grad is not None
         ]
@@ -102,14 +102,17 @@ class WeightMask(nn.Module, Reconstructible):
     def restore(self) -> None:
         """Set masked-out weights back to their values at the start of the fit."""
         if self._frozen is not None and self._floats is not None:
-            weights: list[Tensor] = list(self._parameters_)
+            weights = [local_part(p) for p in self._parameters_]
             torch._foreach_mul_(weights, self._floats)
             torch._foreach_add_(weights, self._frozen)
 
     def share(self) -> float:
         """Share of the weights that may move, in [0, 1]."""
-        movable = sum(int(self.mask_for(name).sum()) for name in self.names)
-        return movable / max(1, sum(self.mask_for(name).numel() for name in self.names))
+        return self._movable() / max(1, sum(self.mask_for(name).numel() for name in self.names))
+
+    def _movable(self) -> int:
+        """Number of weights that may move, over all shards."""
+        return count_true(self.mask_for(name) for name in self.names)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Restore after every step of `optimizer`, in automatic and in manual optimisation."""

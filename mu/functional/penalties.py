@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mu.utils.errors import InputError
+from mu.utils.sharded import total_of
 
 
 def l1_sparse_weight(epoch: int, epochs: int, warm_free_epochs: int, alpha: float) -> float:
@@ -95,7 +96,7 @@ def l1_norm(parameters: Iterable[Tensor]) -> Tensor:
         >>> l1_norm([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
         tensor(6.)
     """
-    norms = [torch.linalg.vector_norm(parameter, ord=1) for parameter in parameters]
+    norms = [total_of(torch.linalg.vector_norm(parameter, ord=1)) for parameter in parameters]
     if not norms:
         raise InputError(
             "l1_norm was given no parameters; does any weight of this model require a gradient?"

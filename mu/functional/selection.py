@@ -1,17 +1,30 @@
 """Weight selection by score: global top-k masks, magnitude pruning, soft thresholds.
 
 Pure functions on tensors. Counts are exact, ties are resolved by position, nothing is sorted.
+Tensors sharded over ranks (DTensors) are selected from as if they were whole: every rank calls the
+function, and gets its shard of the mask.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mu.utils.errors import InputError
+from mu.utils.sharded import (
+    by_layout,
+    count_true,
+    distribute_like,
+    from_shard,
+    is_sharded,
+    local_part,
+    preceding_sum,
+    sum_over_shards,
+)
 
 # ---------------------------------------------------------------- masks
 
@@ -67,7 +80,7 @@ def global_top_mask(scores: Mapping[str, Tensor], keep: float) -> dict[str, Tens
         {'a': tensor([True, True]), 'b': tensor([False, False])}
     """
     for name, score in scores.items():
-        if score.isnan().any():
+        if _has_nan(score):
             raise InputError(
                 f"The scores of {name!r} contain NaN, so its weights have no order; check the "
                 "gradients."
@@ -109,15 +122,15 @@ def magnitude_prune_mask(
         raise InputError(f"A pruning rate must lie between 0 and 1, not {rate}.")
     scores: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        if weight.isnan().any():
+        if _has_nan(weight):
             raise InputError(
                 f"The weights of {name!r} contain NaN, so they cannot be pruned by magnitude."
             )
-        magnitude = weight.detach().abs()
-        scores[name] = (
-            magnitude if previous is None else torch.where(previous[name].bool(), magnitude, -1.0)
-        )
-    remaining = sum(int((score >= 0).sum()) for score in scores.values())
+        magnitude = local_part(weight.detach()).abs()
+        if previous is not None:
+            magnitude = torch.where(local_part(previous[name]).bool(), magnitude, -1.0)
+        scores[name] = from_shard(magnitude, weight)
+    remaining = count_true(from_shard(local_part(s) >= 0, s) for s in scores.values())
     return _largest(scores, remaining - round(rate * remaining))
 
 
@@ -129,14 +142,39 @@ def _largest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     threshold, ties = kth_largest(list(scores.values()), count)
     masks: dict[str, Tensor] = {}
     for name, score in scores.items():
-        score = score.detach().to(dtype)
-        equal = score == threshold.to(score.device)
-        equal_count = int(equal.sum())
-        if equal_count > ties:  # ties run out in this tensor; the cumsum takes 8 bytes an entry
-            equal &= (equal.flatten().cumsum(0) <= ties).view_as(equal)
+        values = local_part(score.detach()).to(dtype)
+        equal = values == threshold.to(values.device)
+        equal_count = int(sum_over_shards(equal.sum(), score))
+        if equal_count > ties:
+            equal = _first_true(equal, ties, score)
         ties = max(ties - equal_count, 0)
-        masks[name] = (score > threshold.to(score.device)) | equal
+        masks[name] = from_shard((values > threshold.to(values.device)) | equal, score)
     return masks
+
+
+def _first_true(mask: Tensor, count: int, score: Any) -> Tensor:
+    """The first `count` true entries of a mask, whose shard on this rank is given.
+
+    Args:
+        mask: this rank's shard.
+        count: of entries in the order of the whole flattened tensor.
+        score: the tensor whose layout the mask has.
+    """
+    # the cumsum takes 8 bytes an entry
+    if not is_sharded(score):
+        return mask & (mask.flatten().cumsum(0) <= count).view_as(mask)
+    divisions = [placement for placement in score.placements if placement.is_shard()]
+    if len(divisions) == 1 and divisions[0].is_shard(0):
+        # rows are divided, so that entries of earlier ranks come first
+        count -= int(preceding_sum(mask.sum(), score))
+        return mask & (mask.flatten().cumsum(0) <= count).view_as(mask)
+    joined: Any = from_shard(mask, score)
+    return local_part(distribute_like(_first_true(joined.full_tensor(), count, mask), score))
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    """Whether any entry is NaN, on any rank."""
+    return bool(sum_over_shards(local_part(tensor).isnan().any().int(), tensor))
 
 
 def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
@@ -178,19 +216,37 @@ def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
     for shift in range(width - 16, -1, -16):
         first = shift == width - 16
         counts = torch.zeros(1 << 16, dtype=torch.int64)
-        for tensor in tensors:
-            bits = _ordered_bits(tensor.detach().flatten().to(dtype))
-            if not first:
-                bits = bits[(bits >> (shift + 16)) == prefix]
-            # the top digit carries the sign, so it is moved up to start at 0
-            digit = (bits >> shift) + (1 << 15) if first else (bits >> shift) & 0xFFFF
-            counts += torch.bincount(digit, minlength=1 << 16).cpu()
+        for group in by_layout(tensors):
+            local = sum(
+                _digit_counts(
+                    local_part(tensor.detach()).to(dtype), shift, None if first else prefix
+                )
+                for tensor in group
+            )
+            counts += sum_over_shards(local.to(group[0].device), group[0]).cpu()
         up_to = counts.cumsum(0)  # entries with this digit or a smaller one
         top = int(torch.searchsorted(up_to, up_to[-1] - rank + 1))
         rank -= int(up_to[-1] - up_to[top])
         prefix = top - (1 << 15) if first else (prefix << 16) | top
     integer = torch.tensor(prefix, dtype=torch.int64 if width == 64 else torch.int32)
     return _flip(integer).view(dtype), rank
+
+
+def _digit_counts(values: Tensor, shift: int, prefix: int | None) -> Tensor:
+    """How often each 16-bit digit at `shift` occurs, `[2^16]` on the CPU.
+
+    Args:
+        values: of one dtype of floats.
+        shift: position of the digit's last bit.
+        prefix: digits above it that an entry must have to count; None at the top digit.
+    """
+    bits = _ordered_bits(values.flatten())
+    if prefix is None:
+        # the top digit carries the sign, so it is moved up to start at 0
+        digit = (bits >> shift) + (1 << 15)
+    else:
+        digit = (bits[(bits >> (shift + 16)) == prefix] >> shift) & 0xFFFF
+    return torch.bincount(digit, minlength=1 << 16).cpu()
 
 
 def _common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:

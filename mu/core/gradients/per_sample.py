@@ -27,6 +27,7 @@ from mu.core.gradients.hooks import HookStrategy
 from mu.core.gradients.strategies import LoopStrategy, Strategy, Values, VmapStrategy, rows_of
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
+from mu.utils.sharded import is_sharded
 
 Choice = Literal["auto", "hooks", "vmap", "loop"]
 _STRATEGIES: dict[str, type[Strategy]] = {
@@ -81,6 +82,11 @@ class PerSample:
             raise InputError(
                 f"there is no strategy {choose!r} for per-sample gradients; choose auto, hooks, "
                 "vmap or loop."
+            )
+        if any(is_sharded(weight) for _, weight in parameters):
+            raise InputError(
+                "per-sample gradients need every weight on every rank, and these are sharded over "
+                "ranks; take the strategy ddp."
             )
         self._chosen: dict[str, Strategy] = {}
 

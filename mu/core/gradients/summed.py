@@ -6,19 +6,45 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mu.core.protocols import Method
 from mu.utils.modules import eval_mode
+from mu.utils.sharded import is_sharded, local_part
 
 
 def gradient_of(method: Method, loss: Tensor) -> list[Tensor]:
     """Gradient of a scalar by the trainable weights, zero where a weight plays no part.
 
-    Neither `.grad` nor DDP's reducer is touched.
+    Neither `.grad` nor DDP's reducer is touched. Of weights that are sharded over ranks, it is the
+    sum over all ranks' scalars, as DTensors of the weights' layout; every rank has to call it.
     """
     parameters = [weight for _, weight in method.trainable()]
+    if any(is_sharded(weight) for weight in parameters):
+        return _sharded_gradient(loss, parameters, method.world_size)
     return list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+
+
+def _sharded_gradient(
+    loss: Tensor, parameters: list[nn.Parameter], world_size: int
+) -> list[Tensor]:
+    """Sum over ranks of the gradient by sharded weights.
+
+    The forward pass gathers weights into other tensors, of which `torch.autograd.grad` by the
+    shards knows nothing: FSDP2 puts gradients into `.grad` alone.
+    """
+    before = [weight.grad for weight in parameters]
+    for weight in parameters:
+        weight.grad = None
+    loss.backward()
+    gradients = [
+        torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters
+    ]
+    for weight, gradient in zip(parameters, before, strict=True):
+        weight.grad = gradient
+    # FSDP2 averages over ranks
+    torch._foreach_mul_([local_part(gradient) for gradient in gradients], world_size)
+    return gradients
 
 
 class RunningSum:

@@ -13,6 +13,7 @@ from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.utils.errors import InputError
 from mu.utils.modules import buffer_like, register_like
+from mu.utils.sharded import local_part
 
 _PREFIX = "kept_of_"
 
@@ -77,7 +78,7 @@ class InnerLoopMethod(UnlearningModule):
     @torch.no_grad()
     def begin_descent(self) -> None:
         """Save θ and the moments of its optimizer."""
-        torch._foreach_copy_(self.saved_weights(), [weight for _, weight in self.trainable()])
+        torch._foreach_copy_(self.saved_weights(), self._local_weights())
         self.save_moments()
         self.inner_loss.zero_()
         self.inner_count.zero_()
@@ -87,13 +88,16 @@ class InnerLoopMethod(UnlearningModule):
     def end_descent(self) -> None:
         """Restore θ; the inner loss is the mean over the last inner epoch."""
         self.inner_loss /= self.inner_count
-        torch._foreach_copy_([weight for _, weight in self.trainable()], self.saved_weights())
+        torch._foreach_copy_(self._local_weights(), self.saved_weights())
         self.restore_moments()
         self.inside.fill_(False)
 
     def saved_weights(self) -> list[Tensor]:
-        """θ, one buffer for each trainable weight."""
-        return [buffer_like(self, _PREFIX, name) for name, _ in self.trainable()]
+        """θ, one buffer for each trainable weight; this rank's shard of a sharded one."""
+        return [local_part(buffer_like(self, _PREFIX, name)) for name, _ in self.trainable()]
+
+    def _local_weights(self) -> list[Tensor]:
+        return [local_part(weight) for _, weight in self.trainable()]
 
     def add_inner_loss(self, loss: Tensor, part: Batch) -> None:
         """Count a batch of the last inner epoch in `inner_loss`.

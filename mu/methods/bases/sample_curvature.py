@@ -44,6 +44,15 @@ class SampleCurvatureEdit(Edit):
         self.per_sample: Choice = per_sample
         self.curvature_plan = Retain(limit=samples)
 
+    def configure_model(self) -> None:
+        """Refuse sharded weights, of which no rank alone can compute a gradient."""
+        if self.device_mesh is not None:
+            raise InputError(
+                f"{type(self).__name__} computes gradients of single samples on one rank, which "
+                "sharded weights do not allow; take the strategy ddp."
+            )
+        super().configure_model()
+
     def sample_gradients(self) -> Iterator[Tensor]:
         """Flat gradients `[P]` of single retain samples, all of them on this rank."""
         loss = lambda part: self.backbone.loss(part)[0]  # noqa: E731

@@ -19,20 +19,20 @@ from torch import Tensor
 from mu.backbones import Backbone
 from mu.core.batch_norm import Norm
 from mu.core.module import UnlearningModule
+from mu.core.sharding import reshard
 from mu.data.batch import Batch
 from mu.methods.general.finetune import FineTune
 from mu.methods.general.neggrad_plus import NegGradPlus
+from mu.utils.sharded import total_of
 
 
 def pull(module: UnlearningModule, weight: float) -> Tensor:
     """w/2 ‖θ − θ_o‖² over the trainable weights."""
     assert module.reference is not None
+    reshard(module.reference)
     original = dict(module.reference.named_parameters())
-    return (
-        weight
-        / 2
-        * torch.stack([(p - original[name]).square().sum() for name, p in module.trainable()]).sum()
-    )
+    squares = [total_of((p - original[name]).square().sum()) for name, p in module.trainable()]
+    return weight / 2 * torch.stack(squares).sum()
 
 
 class FineTunePulled(FineTune):
