@@ -65,7 +65,8 @@ class Cost(Suite):
             for stage, value in module.stopwatch.seconds().items()
             if stage != "evaluation"
         }
-        results = [Result("seconds", sum(seconds.values()), False, "", "s")]
+        # a model that was only evaluated took no time that could be compared
+        results = [Result("seconds", sum(seconds.values()), False, "", "s")] if seconds else []
         results += [
             Result(f"seconds/{stage}", value, False, "", "s")
             for stage, value in sorted(seconds.items())

@@ -121,7 +121,9 @@ class QuestionAnswering(TextSuite):
 
     def _answers(self, graph: Graph, name: str, is_retained: bool) -> list[Result]:
         """Results of the answers of one set."""
-        generated = {"max_new_tokens": self.max_new_tokens, "stop_strings": self.stop_strings}
+        generated: dict[str, Any] = {"max_new_tokens": self.max_new_tokens}
+        if self.stop_strings:
+            generated["stop_strings"] = self.stop_strings
         nodes: dict[str, Metric] = {
             "P": Probability(name),
             "ROUGE": Rouge(name, **generated),

@@ -140,7 +140,12 @@ def generate(options: argparse.Namespace, command: Sequence[str]) -> Path:
     comparison = Comparison(options, rows, sources)
     with new_folder(folder) as temporary:
         columns = [comparison.column(source, temporary) for source in sources]
-        write_files(temporary, Generations(shlex.join(command), comparison.settings, rows, columns))
+        is_random = bool(options.do_sample or columns[0].width)
+        command_line = shlex.join(command)
+        write_files(
+            temporary,
+            Generations(command_line, comparison.settings, rows, is_random, columns),
+        )
     return folder
 
 

@@ -21,6 +21,7 @@ from mu.cli.generation.models import (
 )
 from mu.cli.generation.outputs import (
     IMAGE_OPTIONS,
+    MAX_NEW_TOKENS,
     TEXT_OPTIONS,
     answer,
     decoding_of,
@@ -162,10 +163,13 @@ def _chosen_template(word: str | None) -> Template | str | None:
 
 def _decoding_in_words(options: Mapping[str, Any]) -> str:
     """Options of answers for the page."""
-    names = {
-        name: value for name, value in options.items() if name not in ("do_sample", "template")
-    }
-    first = "sampled" if options.get("do_sample") else "greedy"
+    search = "sampling" if options.get("do_sample") else "greedy"
     if options.get("num_beams", 1) > 1:
-        first = "beam search"
-    return ", ".join([first, *(f"{name} {value}" for name, value in names.items())])
+        search = "beam search"
+    settings = {"max_new_tokens": MAX_NEW_TOKENS, **options}
+    words = [
+        f"{name} {value}"
+        for name, value in settings.items()
+        if name not in ("do_sample", "template")
+    ]
+    return ", ".join([search, *words])

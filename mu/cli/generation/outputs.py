@@ -31,6 +31,8 @@ TEXT_OPTIONS = (
     "template",
 )
 """Options of answers, by transformers' names."""
+MAX_NEW_TOKENS = 200
+"""Most tokens of an answer, by default."""
 _SAMPLING_OPTIONS = ("temperature", "top_k", "top_p")
 _ANY_LENGTH = 2**31
 
@@ -112,7 +114,8 @@ def decoding_of(options: Mapping[str, Any]) -> dict[str, Any]:
         if unused:
             raise InputError(f"--{unused[0]} belongs to sampling; add --do_sample.")
     names = ("max_new_tokens", "num_beams", "repetition_penalty", "stop_strings")
-    return {name: options[name] for name in names if options.get(name) is not None}
+    arguments = {name: options[name] for name in names if options.get(name) is not None}
+    return {"max_new_tokens": MAX_NEW_TOKENS, **arguments}
 
 
 def answer(

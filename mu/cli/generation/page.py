@@ -54,11 +54,13 @@ class Generations:
         settings: sampling options in words, by name.
         rows: the prompts.
         columns: the models.
+        is_random: whether the outputs depend on the seeds.
     """
 
     command: str
     settings: Mapping[str, Any]
     rows: Sequence[PromptRow]
+    is_random: bool
     columns: list[Column] = field(default_factory=list)
 
     @property

@@ -43,7 +43,7 @@ def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path
     results = measured(module, *suites, folder=tmp_path)
     assert len(drawn) == 20 + 2
     assert all(torch.equal(before[name], value) for name, value in weights(module.backbone).items())
-    assert module.stopwatch.seconds().keys() == {"evaluation"} and results["seconds"].value == 0
+    assert module.stopwatch.seconds().keys() == {"evaluation"} and "seconds" not in results
     record = RunResults.load(tmp_path)
     assert {result.metric for result in record.results} == set(results)
     json.dumps([dict(result.detail) for result in record.results])
