@@ -132,7 +132,7 @@ class PromptList(UnlearningDataModule):
         self.limit = limit
         self.texts = texts
         self.test = test
-        self._anchors = _anchors(concept, anchor)
+        self._anchors = concept_anchors(concept, anchor)
 
     def make(self) -> None:
         """Read the files; the samples are numbered through all parts."""
@@ -178,7 +178,7 @@ class PromptList(UnlearningDataModule):
             (row.fields["concept"].strip(), row.fields.get("anchor", str(self.anchor)).strip())
             for row in prompts
         ]
-        return [_anchors(concept, anchor) or {} for concept, anchor in rows]
+        return [concept_anchors(concept, anchor) or {} for concept, anchor in rows]
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,17 @@ class _Sample:
     substitute: str
 
 
-def _anchors(concept: list[str] | str | None, anchor: list[str] | str) -> Anchors | None:
-    """Anchors of the concepts of a configuration; None where the file names the concepts."""
+def concept_anchors(concept: list[str] | str | None, anchor: list[str] | str) -> Anchors | None:
+    """Anchors by concept of a configuration; None where the file names the concepts.
+
+    Args:
+        concept: one concept, or a list of several.
+        anchor: one for all, or a list with one for each.
+
+    Raises:
+        InputError: a list is empty, has an empty concept or one twice, or there are not as many
+            anchors as concepts; or an anchor is its concept.
+    """
     if concept is None:
         if not isinstance(anchor, str):
             raise InputError(

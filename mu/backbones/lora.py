@@ -24,7 +24,7 @@ class LoRA(Reconstructible):
     Linear layers and convolutions get an adapter each, and so does every weight matrix that a
     module applies itself: the experts of a mixture (one A and B per expert) and their router.
     Layers whose weights are read past the layer get none, as in PEFT, and a warning names them:
-    `dt_proj` and `out_proj` of Mamba, for which one trains without LoRA.
+    `conv1d`, `dt_proj` and `out_proj` of Mamba, which one trains without LoRA.
 
     Source: Hu et al., ICLR 2022, arXiv 2106.09685.
 

@@ -39,6 +39,8 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
         InputError: for a model that is not shipped, or for class names that do not fit it.
     """
     from mu.backbones import CausalLM, ClassConditionalDiffusion, Classifier, TextToImage
+    from mu.backbones.export.diffusion import write_pipeline
+    from mu.backbones.export.published import publish_config, publish_tokenizer
     from mu.core.checkpoint import load
 
     backbone = load(run).served()
@@ -56,7 +58,8 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if isinstance(backbone, TextToImage):
-        backbone.pipeline().to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+        backbone.pipeline().to(dtype=torch.float16)
+        write_pipeline(backbone, folder)
     elif isinstance(backbone, ClassConditionalDiffusion):
         unet: Any = backbone.unet
         unet.half().save_pretrained(folder / "unet", safe_serialization=True)
@@ -65,6 +68,8 @@ def write(name: str, run: str, classes: list[str], home: Path = HOME) -> Path:
         network: Any = backbone.network
         network.half().save_pretrained(folder, safe_serialization=True)
         backbone.tokenizer.save_pretrained(folder)
+        publish_config(folder)
+        publish_tokenizer(backbone.tokenizer, folder)
     else:
         _write_judge(folder, backbone, classes)
     _tidy(folder)

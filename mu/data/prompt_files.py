@@ -129,11 +129,15 @@ def _text(path: Path) -> str:
     if not path.is_file():  # a pipe would be waited for
         raise InputError(f"there is no file of prompts at {path}.")
     try:
-        return normalize("NFC", path.read_bytes().decode("utf-8-sig"))
+        text = normalize("NFC", path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not in UTF-8 ({error}).") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"line {line} of {path} has a null byte, which no prompt has; remove it.")
+    return text
 
 
 def _check(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:

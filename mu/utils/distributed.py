@@ -6,9 +6,18 @@ import os
 
 
 def rank_of_process() -> int:
-    """Global rank of this process from its launcher's environment, 0 without a launcher."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        value = os.environ.get(name, "")
-        if value.isdigit():
-            return int(value)
-    return 0
+    """Global rank of this process from its launcher's environment, 0 without a launcher.
+
+    Where Lightning starts the processes of each machine itself, only the number of the machine
+    (`NODE_RANK`) and of the process in it (`LOCAL_RANK`) are known: any number above 0 then stands
+    for a rank above 0.
+    """
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return _number(name)
+    return _number("NODE_RANK") + _number("LOCAL_RANK")
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else 0

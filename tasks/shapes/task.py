@@ -5,6 +5,7 @@ An image is a pure function of its index: a shape in a colour on a background, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from mu.data.datamodule import UnlearningDataModule
 from mu.data.split import Split
 from mu.utils.errors import InputError
 from mu.utils.rng import integers, uniform
-from tasks.prompts import PromptData
+from tasks.prompts import PromptData, concept_anchors
 from tasks.shapes.junk import JunkImages
 from tasks.shapes.render import JITTER, render
 from tasks.shapes.words import (
@@ -85,7 +86,8 @@ class Shapes(UnlearningDataModule):
     (the other training images), `validation` and `test`.
 
     Args:
-        concept: a shape, a colour or a background, or a synonym.
+        concept: a shape, a colour or a background, or a synonym; or a list of several of one
+            attribute.
         train_size: training images, from 1 to 600,000.
         validation_size: images held out for searches, from 1 to 200,000.
         test_size: images held out for tests, from 1 to 200,000.
@@ -101,7 +103,7 @@ class Shapes(UnlearningDataModule):
 
     def __init__(
         self,
-        concept: str = "circle",
+        concept: list[str] | str = "circle",
         train_size: int = 16_000,
         validation_size: int = 200,
         test_size: int = 500,
@@ -116,7 +118,7 @@ class Shapes(UnlearningDataModule):
             raise InputError(f"junk is {junk}; it is a share in [0, 1).")
         self.junk = junk
         self.concept = concept
-        self.attribute, self.value = attribute_of(concept)
+        self.attribute, self.words = _words_of([concept] if isinstance(concept, str) else concept)
         for name, size, most in (
             ("train_size", train_size, 600_000),
             ("validation_size", validation_size, 200_000),
@@ -153,10 +155,9 @@ class Shapes(UnlearningDataModule):
         )
 
     def shows(self, indices: np.ndarray) -> np.ndarray:
-        """Mask of images that show the concept: bool `[N]`."""
-        return (
-            attributes(indices)[self.attribute] == NAMES[self.attribute].index(self.value)
-        ).numpy()
+        """Mask of images that show a concept: bool `[N]`."""
+        classes = torch.tensor([NAMES[self.attribute].index(value) for value in self.words])
+        return torch.isin(attributes(indices)[self.attribute], classes).numpy()
 
     def _share(self, parts: dict[str, np.ndarray]) -> None:
         self.split = Split(
@@ -177,7 +178,7 @@ class Shapes(UnlearningDataModule):
 
 
 class ShapesConcept(Shapes):
-    """Concept of rendered shapes to forget: a shape, a colour or a background.
+    """Concepts of rendered shapes to forget: shapes, colours or backgrounds.
 
     Samples have `prompt`, `substitute` (the prompt with the anchor in place of the concept),
     `concept` (the word of the prompt for the concept, empty if absent), `shape`, `colour`,
@@ -188,7 +189,7 @@ class ShapesConcept(Shapes):
     Args:
         concept: as in Shapes; prompts use this word, or synonyms too if `prompts` is `varied`.
         anchor: replacement of the concept in `substitute`: another value of the same attribute, or
-            empty to remove the concept.
+            empty to remove the concept; or a list with one for each concept.
         images: render images; methods that need prompts only do without them.
         prompts: `plain` (`a red circle on a dark background`), or `varied`: paraphrases, synonyms
             and filler words.
@@ -200,15 +201,15 @@ class ShapesConcept(Shapes):
         batch_size: global batch size in fit.
         **kwargs: see Shapes.
 
-    Example: `ShapesConcept("circle", anchor="square", forget_size=100)`.
+    Example: `ShapesConcept(["circle", "star"], anchor=["square", ""], forget_size=100)`.
     """
 
     provides = frozenset({"labels", "substitute"})
 
     def __init__(
         self,
-        concept: str = "circle",
-        anchor: str = "",
+        concept: list[str] | str = "circle",
+        anchor: list[str] | str = "",
         images: bool = True,
         prompts: Literal["plain", "varied"] = "plain",
         forget_size: int = 200,
@@ -229,20 +230,33 @@ class ShapesConcept(Shapes):
             batch_size=batch_size,
             **kwargs,
         )
-        if anchor and attribute_of(anchor)[0] != self.attribute:
-            raise InputError(
-                f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; "
-                f"choose one of {', '.join(NAMES[self.attribute])}, or leave it empty."
-            )
-        if anchor and attribute_of(anchor)[1] == self.value:
-            raise InputError(
-                f"the anchor {anchor!r} is a synonym of the concept {concept!r}; choose another."
-            )
+        anchors = (concept_anchors(concept, anchor) or {}).values()
+        self.anchors = dict(zip(self.words, anchors, strict=True))
+        for word, replacement in zip(self.words.values(), anchors, strict=True):
+            self._check_anchor(word, replacement)
         self.anchor = anchor
         self.images = images
         self.prompts = prompts
         self.forget_size = forget_size
         self.retain_size = retain_size
+
+    def _check_anchor(self, concept: str, anchor: str) -> None:
+        """Check that an anchor is another value of the attribute, which is not erased itself."""
+        if not anchor:
+            return
+        attribute, value = attribute_of(anchor)
+        if attribute != self.attribute:
+            raise InputError(
+                f"the anchor {anchor!r} is no {self.attribute}, as the concept {concept!r} is; "
+                f"choose one of {', '.join(NAMES[self.attribute])}, or leave it empty."
+            )
+        if value in self.words:
+            fault = (
+                f"is a synonym of the concept {concept!r}"
+                if self.words[value] == concept
+                else f"of the concept {concept!r} is to be forgotten itself"
+            )
+            raise InputError(f"the anchor {anchor!r} {fault}; choose another.")
 
     def make(self) -> None:
         """Render the images and write their prompts."""
@@ -272,23 +286,21 @@ class ShapesConcept(Shapes):
     def _texts(self, names: dict[Attribute, str], draws: list[float]) -> dict[str, str]:
         """Prompt, substitute and concept of one image."""
         mentioned = _mentioned_with(self.attribute, draws[0])
-        if names[self.attribute] != self.value:
+        value = names[self.attribute]
+        if value not in self.words:
             prompt = self._prompt(names, draws[1:], mentioned, None)
             return {"prompt": prompt, "substitute": prompt, "concept": ""}
-        synonyms = WORDS[self.attribute][self.value] if self.prompts == "varied" else ()
+        synonyms = WORDS[self.attribute][value] if self.prompts == "varied" else ()
         word = (
             synonyms[int(draws[-1] * len(synonyms))]
             if synonyms and draws[-2] < 0.5
-            else self.concept
+            else self.words[value]
         )
-        rest = (
-            mentioned
-            if self.anchor
-            else tuple(name for name in mentioned if name != self.attribute)
-        )
+        anchor = self.anchors[value]
+        rest = mentioned if anchor else tuple(name for name in mentioned if name != self.attribute)
         return {
             "prompt": self._prompt(names, draws[1:], mentioned, word),
-            "substitute": self._prompt(names, draws[1:], rest, self.anchor or word),
+            "substitute": self._prompt(names, draws[1:], rest, anchor or word),
             "concept": word,
         }
 
@@ -303,6 +315,32 @@ class ShapesConcept(Shapes):
         if self.prompts == "plain":
             return plain_caption({**names, **replacement}, mentioned)
         return caption(names, draws, mentioned, replacement)
+
+
+def _words_of(concepts: Sequence[str]) -> tuple[Attribute, dict[str, str]]:
+    """Attribute of concepts, and the word for each of their values.
+
+    Raises:
+        InputError: there is no concept, one is given twice or is unknown, or they are of two
+            attributes.
+    """
+    if not concepts:
+        raise InputError("the list of concepts is empty; give at least one.")
+    attribute = attribute_of(concepts[0])[0]
+    words: dict[str, str] = {}
+    for concept in concepts:
+        other, value = attribute_of(concept)
+        if other != attribute:
+            raise InputError(
+                f"the concepts {concepts[0]!r} and {concept!r} are a {attribute} and a {other}; "
+                "forget concepts of one attribute at a time."
+            )
+        if value in words:
+            raise InputError(
+                f"the concepts {words[value]!r} and {concept!r} are the same; leave one out."
+            )
+        words[value] = concept
+    return attribute, words
 
 
 def _mentioned_with(attribute: Attribute, draw: float) -> tuple[Attribute, ...]:

@@ -96,7 +96,7 @@ def test_parts_choose_the_layers_and_refuse_what_has_no_adapter() -> None:
 
 def test_layers_that_mamba_reads_past_get_no_adapter_and_are_named() -> None:
     """Fails when a default LoRA leaves a layer out in silence."""
-    with pytest.warns(UserWarning, match="no adapter to dt_proj, out_proj"):
+    with pytest.warns(UserWarning, match="no adapter to conv1d, dt_proj, out_proj"):
         backbone = adapted("mamba", LoRA(r=2))
     names = {name for name, p in backbone.network.named_parameters() if p.requires_grad}
     assert not [name for name in names if "dt_proj" in name or "out_proj" in name]

@@ -182,3 +182,10 @@ def test_tables_without_texts_say_so() -> None:
     """Needs ../shared/data/t2i_prompts."""
     with pytest.raises(InputError, match="published without texts"):
         read_prompts(DATA / "i2p_meta.csv")
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.txt"])
+def test_a_null_byte_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
+    """Fails when a prompt is cut at the null byte, or goes to the tokenizer with it."""
+    with pytest.raises(InputError, match=r"line 3 of .* has a null byte"):
+        read_prompts(write(tmp_path, "prompt\na cat\na d\0g\n", name))

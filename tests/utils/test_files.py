@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,31 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
     assert not stale[0].exists() and stale[1].exists() and alive.exists()
     remove_stale(tmp_path)
     assert not stale[1].exists() and alive.exists() and (tmp_path / ".a.json.mine.tmp").exists()
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_signal_leaves_no_temporary_file(handled: bool, tmp_path: Path) -> None:
+    """Fails when SIGTERM kills before the removal, or overrules a handler of the program."""
+    handler = "signal.signal(signal.SIGTERM, lambda *_: None)" if handled else ""
+    code = f"""
+import os, signal
+from pathlib import Path
+from mu.utils.files import replacing
+{handler}
+with replacing(Path({str(tmp_path)!r}) / "a.json") as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGTERM)
+    temporary.write_text("whole")
+assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL or not {handler!r}
+"""
+    process = subprocess.run([sys.executable, "-c", code], check=False)
+    if handled:
+        assert process.returncode == 0
+        assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+        assert (tmp_path / "a.json").read_text() == "whole"
+    else:
+        assert process.returncode == -signal.SIGTERM
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mu.backbones.base import Backbone
@@ -70,6 +71,7 @@ def check_labels(task: Any, num_classes: int) -> None:
     lowest = min(low for low, _ in ranges.values())
     highest = max(high for _, high in ranges.values())
     if lowest >= 0 and highest < num_classes:
+        _warn_of_unused_classes(task, highest, num_classes)
         return
     label = lowest if lowest < 0 else highest
     part = next(name for name, ends in ranges.items() if label in ends)
@@ -81,6 +83,19 @@ def check_labels(task: Any, num_classes: int) -> None:
         f"the part {part!r} has the label {label} and the network has num_classes {num_classes}, "
         f"so its labels are 0 to {num_classes - 1}; {cure}."
     )
+
+
+def _warn_of_unused_classes(task: Any, highest: int, num_classes: int) -> None:
+    """Warn where the network has classes that no sample of the task has."""
+    # of other datasets only the first samples are known
+    if highest + 1 < num_classes and all(
+        hasattr(dataset, "stored") for dataset in task.datasets.values()
+    ):
+        rank_zero_warn(
+            f"the network has {num_classes} classes and the labels of {type(task).__name__} end at "
+            f"{highest}, so that {num_classes - 1 - highest} classes have no sample; set "
+            f"num_classes to {highest + 1} unless that is meant."
+        )
 
 
 def _labels(data: Any) -> Tensor | None:

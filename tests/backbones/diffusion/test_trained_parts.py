@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from mu.backbones import TextToImage
 from mu.backbones.diffusion.trained_parts import UNET, trained_names
@@ -83,6 +85,31 @@ def test_parts_of_the_rewrite_are_linear_layers_and_convolutions(part: str, matc
     assert trained_names(names, part) == expected
     counts = {"esd-x": 35, "esd-x-strict": 14, "esd-u": 187, "esd-all": 222}
     assert len(expected) == counts[part]
+
+
+@pytest.mark.slow
+def test_parts_of_the_rewrite_at_the_size_of_stable_diffusion() -> None:
+    """The authors' function over the UNet of SD 1.4: 16 blocks of cross-attention, 686 tensors.
+
+    Fails when a layer of the full model belongs to another part than that of the small one.
+    """
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    linear = [
+        (f"unet.{name}.{parameter}", name)
+        for name, module in unet.named_modules()
+        if type(module).__name__ in ("Linear", "Conv2d")
+        for parameter, _ in module.named_parameters(recurse=False)
+    ]
+    names = [f"unet.{name}" for name, _ in unet.named_parameters()]
+    expected = {
+        "esd-x": {name for name, module in linear if "attn2" in module},
+        "esd-u": {name for name, module in linear if "attn2" not in module},
+        "esd-all": {name for name, _ in linear},
+    }
+    assert {part: trained_names(names, part) for part in expected} == expected
+    counts = {part: len(tensors) for part, tensors in expected.items()}
+    assert (len(names), counts) == (686, {"esd-x": 80, "esd-u": 388, "esd-all": 468})
 
 
 def test_noxattn_keeps_the_projections_of_time_inside_blocks() -> None:

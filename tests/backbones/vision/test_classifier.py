@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def test_labels_out_of_range_are_refused(task, num_classes: int, sentence: str) 
     task.setup()
     with pytest.raises(InputError, match=sentence):
         resnet(num_classes=num_classes).check_task(task)
+
+
+def test_classes_without_samples_are_legal_and_named() -> None:
+    """A network of 1,000 classes may be trained on ten. Fails when that goes without a word."""
+    task = Labelled()
+    task.setup()
+    with pytest.warns(UserWarning, match="has 1000 classes and .* end at 9, so that 990 classes"):
+        resnet(num_classes=1000).check_task(task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resnet(num_classes=10).check_task(task)
 
 
 def test_labels_with_gaps_are_classes() -> None:

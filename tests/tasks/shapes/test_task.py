@@ -333,11 +333,39 @@ def test_without_images_the_prompts_are_the_same() -> None:
     assert with_images.split.hash == without.split.hash
 
 
+def test_several_concepts_have_an_anchor_each() -> None:
+    """Fails when the second concept is retained, or takes the first one's anchor."""
+    task = small(concept=["circle", "star"], anchor=["square", ""])
+    forget = whole(task, "forget")
+    assert set(forget["concept"]) == {"circle", "star"}
+    for prompt, substitute, concept in zip(
+        forget["prompt"], forget["substitute"], forget["concept"], strict=True
+    ):
+        assert concept in prompt
+        assert concept not in substitute
+        assert ("square" in substitute) == (concept == "circle")
+    retain = whole(task, "retain")
+    assert not {"circle", "star"} & {word for prompt in retain["prompt"] for word in prompt.split()}
+    assert set(retain["concept"]) == {""}
+    assert task.split.selector["concept"] == ["circle", "star"]
+
+
+def test_a_list_of_one_concept_is_that_concept() -> None:
+    """Fails when a list changes which images are chosen."""
+    one, listed = small(concept="circle"), small(concept=["circle"])
+    assert whole(one, "forget")["prompt"] == whole(listed, "forget")["prompt"]
+
+
 def test_invalid_arguments_are_one_sentence() -> None:
     for wrong, message in (
         ({"concept": "cat"}, "no concept 'cat'"),
         ({"concept": "red", "anchor": "square"}, "is no colour"),
         ({"concept": "red", "anchor": "crimson"}, "is a synonym of"),
+        ({"concept": []}, "list of concepts is empty"),
+        ({"concept": ["red", "circle"]}, "are a colour and a shape"),
+        ({"concept": ["red", "crimson"]}, "are the same"),
+        ({"concept": ["circle", "star"], "anchor": ["star", ""]}, "is to be forgotten itself"),
+        ({"concept": ["circle", "star"], "anchor": ["square"]}, "1 anchors for 2 concepts"),
         ({"test_size": 0}, "test_size is 0"),
     ):
         with pytest.raises(InputError, match=message):
