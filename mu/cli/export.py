@@ -156,8 +156,9 @@ def _role(module: UnlearningModule) -> str:
 def _selection(selector: Mapping[str, Any]) -> str:
     """A selector in words, `ByClass(classes=[3])`."""
     settings = {name: value for name, value in selector.items() if value is not None}
-    name = settings.pop("selector", "")
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+    name = str(settings.pop("selector", ""))
+    arguments = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    return f"{name}({arguments})" if arguments else name
 
 
 def _metrics(record: Any) -> list[dict[str, Any]]:

@@ -55,7 +55,9 @@ def test_a_list_of_weights_and_their_average(
     again = ClassConditionalDiffusion(str(tmp_path / "again"))
     condition = backbone.labels([0, 4])
     images = [
-        model.eval().generate(condition, [1, 2], type(model.sampler)(steps=2, guidance_scale=3.0))
+        model.eval().generate(
+            condition, [1, 2], type(model.sampler)(num_inference_steps=2, guidance_scale=3.0)
+        )
         for model in (backbone, again)
     ]
     assert torch.equal(*images)

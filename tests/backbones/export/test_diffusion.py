@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +199,7 @@ def test_run_folder_is_exported(
         "pictures",
         "xattn-strict",
     )
-    assert (
-        json.loads(facts["concept"]) == {"selector": "circle"}
-        and facts["base_hash"] == text_to_image().base_hash()
-    )
+    assert facts["concept"] == "circle" and facts["base_hash"] == text_to_image().base_hash()
     assert (
         "unlearned by `FineTune` on the task `pictures`"
         in (tmp_path / "edited" / "README.md").read_text()
