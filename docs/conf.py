@@ -18,7 +18,7 @@ version = __version__
 release = version
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.doctest",
@@ -27,10 +27,16 @@ extensions = [
     "docstring_markup",
     "generated_pages",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb"}
 exclude_patterns = ["_build", "_ext", "_generated", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+# tutorials are executed once and then taken from the cache; without MU_EXECUTE they have no output
+nb_execution_mode = "cache" if os.environ.get("MU_EXECUTE") else "off"
+nb_execution_cache_path = str(DOCS / "_build/jupyter_cache")
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 1800
 suppress_warnings = ["misc.highlighting_failure"]
 
 autodoc_inherit_docstrings = False

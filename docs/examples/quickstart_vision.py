@@ -18,10 +18,10 @@ Trainer(max_epochs=30).fit(Train(backbone, scheduler=OneCycle()), datamodule=tas
 method = SalUn(backbone, optimizer=lambda params: torch.optim.SGD(params, lr=0.02, momentum=0.9))
 trainer = Trainer(
     max_epochs=5,
-    default_root_dir="runs/salun",
+    default_root_dir="runs/salun_python",
     callbacks=[Accuracy(), Membership(), ResultsWriter()],
 )
 trainer.fit(method, datamodule=task)
-trainer.test(method, datamodule=task)  # UA, RA, TA, MIA; runs/salun/results.json
+trainer.test(method, datamodule=task)  # UA, RA, TA, MIA; runs/salun_python/results.json
 
 unlearned = mu.load(trainer.checkpoint_callback.best_model_path).served()
