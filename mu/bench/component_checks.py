@@ -18,7 +18,7 @@ _SOURCES = ("model", "weights", "pipeline")
 """Arguments of a backbone that name files, or a model of a hub."""
 
 
-def check_components(study: Study, components: Components) -> None:
+def check_components(study: Study, components: Components, with_search: bool = False) -> None:
     """Check that everything that a study names can be built, before anything has run.
 
     A suite also says whether what it needs is there: packages, judges, files.
@@ -26,6 +26,7 @@ def check_components(study: Study, components: Components) -> None:
     Args:
         study: the study.
         components: parsers.
+        with_search: check the ranges of the search too.
 
     Raises:
         InputError: names the first one that cannot.
@@ -37,17 +38,31 @@ def check_components(study: Study, components: Components) -> None:
     # 2. tasks and what is measured on them
     for task in study.tasks:
         with _naming(f"tasks.{task}"):
-            components.resolve("data", study.task_spec(task))
+            components.check("data", study.task_spec(task))
         for suite in [*study.suites_of(task), *([study.gap] if study.gap else [])]:
             _check_suite(suite, components)
-    # 3. methods; what differs on a task is checked once for every task that has it
+    # 3. methods; tasks between which only numbers differ are checked once, because a parser takes
+    # its time
     for method in study.methods:
-        checked: list[Mapping[str, Any]] = []
+        specs = {}
         for task in study.tasks:
             spec = study.method_spec(task, method)
-            if not spec.get("skip") and spec not in checked:
-                checked.append(spec)
-                _check_method(study, components, method, spec)
+            if not spec.get("skip"):
+                specs.setdefault(repr(_types(spec)), spec)
+        for spec in specs.values():
+            _check_method(study, components, method, spec)
+            if with_search:
+                _check_search(study, components, method, spec)
+
+
+def _types(value: Any) -> Any:
+    """Plain data with the type of each number in its place."""
+    if isinstance(value, Mapping):
+        # what a search said is not built
+        return {key: _types(entry) for key, entry in value.items() if key != "found"}
+    if isinstance(value, list):
+        return [_types(entry) for entry in value]
+    return type(value) if isinstance(value, int | float) else value
 
 
 def _check_trainer(common: Mapping[str, Any], further: Any, prefix: str) -> None:
@@ -74,14 +89,14 @@ def _check_references(study: Study, components: Components) -> None:
         if trained:
             model = {"class_path": class_path, "init_args": {"backbone": study.backbone}}
             with _naming("recipe.model"):
-                components.resolve("model", merge(recipe, model))
+                components.check("model", merge(recipe, model))
     if study.pretrained_oracle is not None:
         model = {
             "class_path": "mu.UnlearningModule",
             "init_args": {"backbone": study.pretrained_oracle},
         }
         with _naming("oracle"):
-            components.resolve("model", model)
+            components.check("model", model)
 
 
 def _check_suite(suite: Any, components: Components) -> None:
@@ -94,17 +109,24 @@ def _check_suite(suite: Any, components: Components) -> None:
 def _check_method(
     study: Study, components: Components, method: str, spec: Mapping[str, Any]
 ) -> None:
-    """Check a method's arguments, and the ends of the ranges that a search draws from."""
     key = f"methods.{method}"
     _check_trainer(study.trainer, spec.get("trainer"), f"{key}.trainer.")
-    model = merge({"init_args": {"backbone": study.backbone}}, spec["model"])
     with _naming(key):
-        components.resolve("model", model)
+        components.check("model", _model(study, spec))
+
+
+def _model(study: Study, spec: Mapping[str, Any]) -> dict[str, Any]:
+    return merge({"init_args": {"backbone": study.backbone}}, spec["model"])
+
+
+def _check_search(
+    study: Study, components: Components, method: str, spec: Mapping[str, Any]
+) -> None:
+    """Check that a method takes the first value of each range of its search."""
     for argument, space in (spec.get("search") or {}).items():
-        values = space["choices"] if "choices" in space else [space["low"], space["high"]]
-        for value in values:
-            with _naming(f"{key}.search.{argument}"):
-                components.resolve("model", merge(model, nested_setting(argument, value)))
+        value = space["choices"][0] if "choices" in space else space["low"]
+        with _naming(f"methods.{method}.search.{argument}"):
+            components.check("model", merge(_model(study, spec), nested_setting(argument, value)))
 
 
 def nested_setting(argument: str, value: Any) -> dict[str, Any]:

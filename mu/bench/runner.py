@@ -52,13 +52,16 @@ class Bench:
         """DataModule of a task under a split seed."""
         return self.planner.task(name, seeds)
 
-    def check(self) -> None:
+    def check(self, with_search: bool = False) -> None:
         """Check that everything that the study names can be built, before anything has run.
+
+        Args:
+            with_search: check the ranges of the search too.
 
         Raises:
             InputError: names the first one that cannot.
         """
-        check_components(self.study, self.components)
+        check_components(self.study, self.components, with_search)
 
     # ---- running ---------------------------------------------------------------------------------
 

@@ -153,8 +153,9 @@ class TaskEntry(ComponentEntry):
     """Data set with a forget part.
 
     Attributes:
-        class_path: path or name of the task.
+        class_path: path or name of the task; a preset has one.
         init_args: its arguments; the split seed comes from `seeds`.
+        dict_kwargs: further arguments, for a constructor whose `**kwargs` cannot be followed.
         preset: configuration of a task (`task/digits_class`), whose `data` lies below the entries
             here; its backbone is the study's where the study names none. A text in place of the
             task means the same.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
-from mu.bench.events import Outcome
+from mu.bench.events import STATES, JobEnded
+from mu.bench.executors.base import Executor
 from mu.bench.runner import Bench
 from mu.bench.study import Study
 from mu.bench.study_file import read_study
+from mu.bench.study_index import StudyIndex
+from mu.cli.bench_progress import StudyProgress, display
+from mu.cli.executor_options import add_options, executor_of
 from mu.cli.parser import Parser
 from mu.config.spec_faults import CommandLineValue
 from mu.utils.errors import InputError
-from mu.utils.files import read_json, write_json
 from mu.utils.text_files import parse_yaml, shortened
 
 if TYPE_CHECKING:
@@ -30,14 +34,17 @@ def main(argv: list[str]) -> int:
     if path is None:
         raise InputError("mu bench needs a study file: mu bench -c configs/bench/quickstart.yaml.")
     study = read_study(path, _overrides(arguments))
-    study = study.only(arguments.tasks, arguments.methods)
+    part = study.only(arguments.tasks, arguments.methods)
+    executor = executor_of(arguments)
+    if arguments.check:
+        return check_study(part)
     if arguments.search:
         from mu.bench.search import search
 
-        return search(study, debug=arguments.debug)
+        return search(part, executor, debug=arguments.debug)
     words = [word for word in argv if word not in ("-c", "--config", path)]
-    command = " ".join(["mu bench -c", str(path), *words])
-    return run_study(study, command, debug=arguments.debug)
+    command = shlex.join(["mu", "bench", "-c", str(path), *words])
+    return run_study(part, study, command, executor, debug=arguments.debug)
 
 
 def _parser() -> Parser:
@@ -58,7 +65,13 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override one entry: trainer.precision=bf16-mixed",
+        help="override one entry: methods.SalUn.mask.keep=0.3, suites.TOFU.max_new_tokens=40, "
+        "seeds.0=5, trainer.precision=bf16-mixed",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check the whole study, its data included, say what would run, and run nothing",
     )
     parser.add_argument(
         "--search",
@@ -68,6 +81,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--debug", action="store_true", help="stop at the first error, with its traceback"
     )
+    add_options(parser)
     return parser
 
 
@@ -92,12 +106,16 @@ def _overrides(arguments: argparse.Namespace) -> list[tuple[str, Any]]:
     return pairs
 
 
-def run_study(study: Study, command: str, debug: bool = False) -> int:
-    """Run a study with a progress bar, print its tables, write results.csv and report.html.
+def run_study(
+    study: Study, whole: Study, command: str, executor: Executor, debug: bool = False
+) -> int:
+    """Run a study with a progress display, print its tables, write results.csv and report.html.
 
     Args:
-        study: the study.
+        study: what runs: the study, or a part of it.
+        whole: the study with all of its tasks and methods, for the report.
         command: command line, for the report.
+        executor: runs its jobs.
         debug: stop at the first error.
 
     Returns:
@@ -105,83 +123,86 @@ def run_study(study: Study, command: str, debug: bool = False) -> int:
     """
     from rich.console import Console
 
-    from mu.bench import report
-
+    # 1. checks
     console = Console()
     bench = Bench(study, debug=debug)
     bench.check()
-    outcomes = _run_all(bench, console)
-    _write_index(study, command, outcomes)
-    counts = {
-        state: sum(outcome.state == state for outcome in outcomes)
-        for state in ("ran", "resumed", "reused", "failed")
-    }
+    executor.check()
+    # 2. runs
+    jobs = study.jobs()
+    progress = StudyProgress(jobs, executor.workers)
+    index = StudyIndex(whole, command, jobs)
+    index.write()
+    try:
+        with display(progress, console) as view:
+            for event in executor.execute(bench):
+                view.show(event)
+                if isinstance(event, JobEnded):
+                    index.add(event.outcome)
+    finally:
+        index.write()
+    # 3. tables and page
+    counts = {state: progress.count(state) for state in STATES}
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(f"{len(outcomes)} runs: {summary}")
-    report.write(study.output, console=console)
-    return 1 if counts["failed"] else 0
+    console.print(f"{len(progress.outcomes)} runs: {summary}")
+    return max(_write_report(study, console), 1 if counts["failed"] else 0)
 
 
-def _run_all(bench: Bench, console: Console) -> list[Outcome]:
-    """Outcomes of all runs, with a progress bar and a line about each failed run."""
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def _write_report(study: Study, console: Console) -> int:
+    """Write the report; where that fails, say so and leave the last page. Returns the exit code."""
+    from mu.bench import report
 
-    jobs = bench.study.jobs()
-    outcomes: list[Outcome] = []
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("starting", total=len(jobs))
-        for job in jobs:
-            progress.update(bar, description=escape(job.label))
-            outcome = bench.run(job)
-            outcomes.append(outcome)
-            if outcome.state == "failed":
-                progress.console.print(
-                    f"[red]failed[/red] {escape(f'{job.label}: {outcome.reason}')}", soft_wrap=True
-                )
-            progress.advance(bar)
-    return outcomes
+    try:
+        report.write(study.output, console=console, with_missing=False)
+    except InputError as error:
+        page = study.output / "report.html"
+        rest = f" {page} is still that of the last call." if page.is_file() else ""
+        line = f"There is no new report: {error}{rest}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return 1
+    return 0
 
 
-def _write_index(study: Study, command: str, outcomes: list[Outcome]) -> None:
-    """Write `study.json`, the folders that a report of the study reads.
+def check_study(study: Study) -> int:
+    """Check a study and print what would run; returns 0.
 
-    Runs of earlier calls with other methods or seeds stay in the list.
+    Raises:
+        InputError: names the first entry that cannot be used.
     """
-    file = study.output / "study.json"
-    runs: dict[str, str] = read_json(file)["runs"] if file.is_file() else {}
-    failed_runs = []
-    for outcome in outcomes:
-        if outcome.job.role == "train" and outcome.state != "failed":
-            continue
-        name = f"{outcome.job.task}/{outcome.job.method}/{outcome.job.seeds.label}"
-        runs.pop(name, None)
-        if outcome.folder is not None:
-            runs[name] = outcome.folder.relative_to(study.output).as_posix()
-        else:
-            failed_runs.append({"run": outcome.job.label, "reason": outcome.reason})
-    skipped = {
-        f"{task}/{name}": reason
+    # 1. components, then the data of every repetition
+    bench = Bench(study)
+    bench.check(with_search=True)
+    training_sets = {
+        (bench.task(task, seeds).original_split.train_hash, seeds.train)
+        for seeds in study.seeds
         for task in study.tasks
-        for name in study.methods
-        if (reason := study.method_spec(task, name).get("skip"))
     }
-    write_json(
-        file,
-        {
-            "name": study.name,
-            "title": study.title,
-            "command": command,
-            "tasks": list(study.tasks),
-            "runs": runs,
-            "failed": failed_runs,
-            "methods": study.rows,
-            "skipped": skipped,
-        },
-    )
+    # 2. counts
+    jobs = study.jobs()
+    counts = {
+        "originals to train": len(training_sets) if study.trains_original else 0,
+        "oracles": sum(job.role == "oracle" for job in jobs),
+        "originals to measure": sum(job.role == "original" for job in jobs),
+        "unlearned models": sum(job.role == "method" for job in jobs),
+    }
+    sizes = {"task": study.tasks, "method": study.methods, "seed": study.seeds}
+    print(f"{study.name}: {', '.join(map(counted, sizes, map(len, sizes.values())))}")
+    for name, count in counts.items():
+        if count:
+            print(f"{count:6} {name}")
+    print(f"{sum(counts.values()):6} runs at most; those that are finished are reused")
+    for task in study.tasks:
+        for method in study.methods:
+            if reason := study.method_spec(task, method).get("skip"):
+                print(f"left out: {task} · {method}: {reason}")
+    print(f"The study can run; it writes to {study.output}.")
+    return 0
+
+
+def counted(noun: str, count: int) -> str:
+    """A count and its noun.
+
+    >>> counted("task", 1), counted("seed", 3)
+    ('1 task', '3 seeds')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

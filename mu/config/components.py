@@ -41,6 +41,10 @@ class Components:
             parsers[section] = parser
         return parsers
 
+    def check(self, section: str, spec: Any) -> None:
+        """Check a specification as `resolve` does, without the time of filling in defaults."""
+        self._parse(section, spec)
+
     def resolve(self, section: str, spec: Any) -> Any:
         """Plain data of a checked specification with every default filled in.
 

@@ -19,21 +19,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def write(folder: Path, console: Console | None = None) -> None:
+def write(folder: Path, console: Console | None = None, with_missing: bool = True) -> None:
     """Report a study into its own folder.
 
     Args:
         folder: has `study.json`, or holds run folders.
         console: where the tables are printed; nowhere when None.
+        with_missing: name the missing runs on the console; otherwise only their number.
 
     Raises:
         InputError: when there is nothing to report, or runs cannot be compared (different splits or
             recipes).
     """
-    write_runs([Path(folder)], Path(folder), console)
+    write_runs([Path(folder)], Path(folder), console, with_missing)
 
 
-def write_runs(folders: Sequence[Path], output: Path, console: Console | None = None) -> None:
+def write_runs(
+    folders: Sequence[Path],
+    output: Path,
+    console: Console | None = None,
+    with_missing: bool = True,
+) -> None:
     """Report the runs below several folders into `output`; as `write` otherwise."""
     from mu.bench.report.console import print_report
     from mu.bench.report.contents import make_report
@@ -51,6 +57,6 @@ def write_runs(folders: Sequence[Path], output: Path, console: Console | None = 
         write_text(output / name, text)
     if console is None:
         return
-    print_report(report, console)
+    print_report(report, console, with_missing)
     path = output / "report.html"
     console.print(f"Report: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print each task's table and footnotes (once, when all have the same), failures and notes."""
+def print_report(report: Report, console: Console, with_missing: bool = True) -> None:
+    """Print each task's table and footnotes (once, when all have the same), and notes.
+
+    Args:
+        report: what is printed.
+        console: where.
+        with_missing: name the missing runs one by one, not only their number.
+    """
     from rich.text import Text
 
     same = all(task.footnotes == report.tasks[-1].footnotes for task in report.tasks)
@@ -23,8 +29,10 @@ def print_report(report: Report, console: Console) -> None:
         _print_table(task, console)
         if not same or task is report.tasks[-1]:
             console.print(*(Text(note, style="dim") for note in task.footnotes), "", sep="\n")
-    failures = [f"failed: {failure['run']}: {failure['reason']}" for failure in report.failed]
-    for line in [*failures, *report.notes]:
+    missing = [f"missing: {run.label}: {run.sentence}" for run in report.missing]
+    if missing and not with_missing:
+        missing = [f"{len(missing)} runs are missing; the page names them."]
+    for line in [*missing, *report.notes]:
         console.print(line, markup=False, highlight=False)
 
 

@@ -16,7 +16,7 @@ from mu.bench.report.gaps import complete
 from mu.bench.report.histograms import Grid, histograms
 from mu.bench.report.notes import cautions, footnotes, verdict
 from mu.bench.report.run_table import run_table
-from mu.bench.report.runs import ORACLE, ORIGINAL, Collection, collect
+from mu.bench.report.runs import ORACLE, ORIGINAL, Collection, MissingRun, collect
 from mu.bench.report.settings import data_table, overview, search_table, settings_table
 from mu.bench.report.summary import GAP_OF_MEANS, Row, Summary, summarise
 
@@ -96,7 +96,7 @@ class Report:
         data: one entry for each task: class, forget set, sizes.
         tasks: one section for each task.
         search: one entry for each method whose settings were searched.
-        failed: `run` and `reason` of each run that failed.
+        missing: runs of the studies that failed, or have not run.
         notes: sentences on runs left out and gaps that could not be taken.
         definitions: heading and sentence of each metric.
         run_columns: header of the table of single runs.
@@ -110,7 +110,7 @@ class Report:
     data: list[dict[str, Any]]
     tasks: list[TaskReport]
     search: list[dict[str, Any]]
-    failed: list[dict[str, str]]
+    missing: list[MissingRun]
     notes: list[str]
     definitions: list[tuple[str, str]]
     run_columns: list[str]
@@ -148,7 +148,7 @@ def make_report(folders: Sequence[Path]) -> Report:
         data=data_table(collection),
         tasks=tasks,
         search=search_table(collection),
-        failed=collection.failed,
+        missing=collection.missing,
         notes=collection.notes,
         definitions=_definitions(collection, summaries, tasks),
         run_columns=run_columns,

@@ -13,7 +13,7 @@ Entry = tuple[str, str]
 
 ORIGINAL_WITH_ORACLE: Entry = (
     "original",
-    "The model before unlearning; its gap is what doing nothing gives.",
+    "The model before unlearning; its gap is that of no unlearning at all.",
 )
 ORIGINAL_ALONE: Entry = ("original", "The model before unlearning.")
 ORACLE_MODEL: Entry = (

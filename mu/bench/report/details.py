@@ -52,7 +52,9 @@ def _phrase(key: str, values: Sequence[Any]) -> str:
     elif len(distinct) > _FEW:
         return f"{name} differ{'' if name.endswith('s') else 's'} from run to run"
     else:
-        text = " in some runs, in others ".join(_text(value) for value in distinct)
+        text = " or ".join(_text(value) for value in distinct)
+        if len(distinct) > 1:
+            text += ", depending on the run"
     return f"{text} {name}" if numeric and name in _COUNTED else f"{name} {text}"
 
 

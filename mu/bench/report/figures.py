@@ -67,7 +67,7 @@ def figures(summary: Summary, curves: Curves) -> list[DrawnFigure]:
                 gap_bars(summary, looks),
                 "Gap to the oracle",
                 "Mean over seeds; bars: standard deviation; dots: single seeds. Dashed line: "
-                "the original, that is, doing nothing.",
+                "the original, without unlearning.",
             ),
             (
                 time_and_gap(summary, looks),

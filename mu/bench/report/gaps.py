@@ -95,8 +95,9 @@ def complete(task: TaskRuns) -> list[str]:
             continue
         if not _same_recipe(run, oracle, _unchecked(task)):
             notes.append(
-                f"{task.name}: no gap for {run.name}, because it is not known by which recipe "
-                f"{'it' if not _recipe(run) else 'its oracle'} was trained."
+                f"{task.name}: {run.name} has no gap, because "
+                f"{'it' if not _recipe(run) else 'its oracle'} does not record the recipe that it "
+                "was trained by."
             )
             continue
         values = {name: run.values[name] for name in metrics}

@@ -18,15 +18,15 @@ def footnotes(summary: Summary) -> list[str]:
             else "in the metrics' own units"
         )
         notes.append(
-            f"Gap: mean distance over {', '.join(summary.gap_metrics)} to the oracle of the same "
-            f"seeds, {in_unit}; smaller is better. Gap of means: the same from means over seeds, "
-            "as papers report it."
+            f"Gap: mean of |value − oracle's value| over {', '.join(summary.gap_metrics)}, each "
+            f"seed with the oracle of that seed, {in_unit}; smaller is better. Gap of means: the "
+            "same with means over seeds, as papers report it."
         )
     notes += _goal(summary)
     if any(row.no_better for row in summary.rows):
         notes.append(
-            "≈: no closer to the oracle than the original is (doing nothing), by more than one "
-            "standard deviation over seeds."
+            "≈: not closer to the oracle than the original model (no unlearning at all), within "
+            "one standard deviation over seeds."
         )
     return notes + cautions(summary) + details(summary)
 
@@ -36,14 +36,16 @@ def cautions(summary: Summary) -> list[str]:
     columns = [*summary.columns, *(["avg_gap"] if summary.gap_metrics else [])]
     notes = []
     if any(metric in row.intervals for row in summary.rows for metric in columns):
-        notes.append("In brackets: 95 % Wilson interval of a rate of one seed.")
+        notes.append("[low, high]: 95 % confidence interval (Wilson) of a rate of one seed.")
     undefined: dict[str, list[str]] = {}
     for row in summary.rows:
         for metric in columns:
             if metric in row.undefined:
                 name = f"{heading(metric)} of {row.method}"
                 undefined.setdefault(row.undefined[metric], []).append(name)
-    notes += [f"Undefined: {', '.join(names)}: {why}" for why, names in undefined.items()]
+    notes += [
+        f"No value for {', '.join(names)}, because {why}" for why, names in undefined.items()
+    ]
     warnings: dict[str, list[str]] = {}
     for run in summary.task.runs:
         for result in run.record.results:
@@ -58,8 +60,8 @@ def _seeds(summary: Summary) -> str:
     """Number of seeds, and the methods that have fewer."""
     count = summary.seeds
     fewer = [f"{row.method} {len(row.runs)}" for row in summary.rows if len(row.runs) != count]
-    spread = f"Mean ± sample standard deviation over {count} seeds" if count > 1 else "One seed"
-    return spread + (f" (but {', '.join(fewer)})." if fewer else ".")
+    spread = f"Mean ± standard deviation over {count} seeds" if count > 1 else "One seed"
+    return spread + (f"; fewer seeds: {', '.join(fewer)}." if fewer else ".")
 
 
 def _goal(summary: Summary) -> list[str]:
@@ -69,14 +71,16 @@ def _goal(summary: Summary) -> list[str]:
     undirected = [name for name in summary.columns if name not in directed]
     notes = []
     if has_oracle and (undirected or not directed):
-        columns = " where a column has no arrow" if directed else ""
+        columns = "In columns without an arrow the" if directed else "The"
         notes.append(
-            f"Closeness to the oracle is the goal{columns}: neither high nor low values are good "
-            "by themselves."
+            f"{columns} value closest to the oracle's is the best; both higher and lower values "
+            "are worse."
         )
     elif undirected or not directed:
         of_columns = f" of {', '.join(map(heading, undirected))}" if directed else ""
-        notes.append(f"There is no oracle, so nothing says which values{of_columns} are good.")
+        notes.append(
+            f"Without an oracle to compare with, no value{of_columns} is better than another."
+        )
     if directed:
         notes.append("↑: higher is better; ↓: lower is better. Bold: the best of the methods.")
     return notes
@@ -89,13 +93,16 @@ def verdict(summary: Summary) -> str:
         return _best_of_columns(summary)
     unit = summary.units.get("avg_gap", "")
     gap = mean_with_spread(best.cells["avg_gap"], unit)
-    text = f"Closest to the oracle: {best.method}, gap {gap}{' ' + unit if unit else ''}"
+    text = f"Closest to the oracle: {best.method}, with a gap of {gap}{' ' + unit if unit else ''}"
     original = summary.row(ORIGINAL)
     if original is not None and "avg_gap" in original.cells:
-        text += f"; doing nothing: {format_number(original.cells['avg_gap'].mean, unit)}"
+        text += (
+            f"; the original without unlearning: "
+            f"{format_number(original.cells['avg_gap'].mean, unit)}"
+        )
     no_better = [row.method for row in summary.rows if row.no_better]
     if no_better:
-        return f"{text}. No closer than doing nothing, within the spread: {', '.join(no_better)}."
+        return f"{text}. Not closer than the original, within the spread: {', '.join(no_better)}."
     return f"{text}."
 
 

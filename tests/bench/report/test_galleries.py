@@ -60,17 +60,33 @@ def test_images_of_all_models_stand_side_by_side_in_the_page_itself(study: Path)
     )
 
 
+def cells_of(folder: Path) -> list[list[str]]:
+    """Texts of the cells of the first table of answers, by row."""
+    page = (folder / "report.html").read_text()
+    table = page.split('<table class="texts">')[1].split("</table>")[0]
+    cell = re.compile(
+        r'<t[hd][^>]*>\s*(?:<div class="text">)?(.*?)(?:</div>)?\s*</t[hd]>', re.DOTALL
+    )
+    return [cell.findall(row) for row in table.split("<tr>")[1:]]
+
+
+def test_long_answers_are_folded_and_short_ones_are_not(tmp_path: Path) -> None:
+    answers = {"ESD": "word " * 100, "UCE": "short"}
+    for method, answer in answers.items():
+        folder = save_run(tmp_path / method, method)
+        write_json(folder / "media" / "media.json", [{"file": "t.json", "kind": "text"}])
+        write_json(folder / "media" / "t.json", [{"prompt": "one", "answer": answer}])
+    report.write(tmp_path)
+    _, folded, short = cells_of(tmp_path)[1]
+    assert folded.startswith("<details>") and folded.count(answers["ESD"]) == 2
+    assert short == "short"
+
+
 def test_answers_of_all_models_stand_side_by_side(study: Path) -> None:
     """Fails when an answer is put beside another question, or a question asked twice is shown
     once.
     """
-    table = (
-        (study / "report.html").read_text().split('<table class="texts">')[1].split("</table>")[0]
-    )
-    cells = [
-        re.findall(r"<t[hd]>(?:<div>)?(.*?)(?:</div>)?</t[hd]>", row)
-        for row in table.split("<tr>")[1:]
-    ]
+    cells = cells_of(study)
     assert cells[0] == ["question", "truth", "original", "ESD", "SalUn", "UCE"]
     assert cells[1][:3] == ["Who is &lt;b&gt;Ann&lt;/b&gt;?", "A painter.", "A painter."]
     assert cells[1][3:] == [f"{method} cannot say." for method in ("ESD", "SalUn", "UCE")]
@@ -86,16 +102,7 @@ def test_a_model_that_was_not_asked_has_a_dash(tmp_path: Path) -> None:
             [{"prompt": prompt, "answer": f"{method} {prompt}"} for prompt in prompts],
         )
     report.write(tmp_path)
-    table = (
-        (tmp_path / "report.html")
-        .read_text()
-        .split('<table class="texts">')[1]
-        .split("</table>")[0]
-    )
-    assert [
-        re.findall(r"<t[hd]>(?:<div>)?(.*?)(?:</div>)?</t[hd]>", row)
-        for row in table.split("<tr>")[1:]
-    ] == [
+    assert cells_of(tmp_path) == [
         ["question", "ESD", "UCE"],
         ["one", "ESD one", "–"],
         ["two", "ESD two", "UCE two"],

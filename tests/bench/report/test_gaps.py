@@ -14,8 +14,8 @@ from tests.support.report_studies import gap_of, make_study, pair, printed, rows
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    failed = [{"run": "random · SCRUB · seed1", "reason": "the loss is not finite <nan>"}]
-    folder = make_study(tmp_path_factory.mktemp("study"), failed=failed)
+    missing = {"random/SCRUB/seed9": "the loss is not finite <nan>"}
+    folder = make_study(tmp_path_factory.mktemp("study"), missing=missing)
     (folder / "shown.txt").write_text(printed(folder), encoding="utf-8")
     return folder
 
@@ -59,8 +59,8 @@ def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
     """
     text = (study / "shown.txt").read_text()
     page = (study / "report.html").read_text()
-    assert "RandomLabel ≈" in text and "SalUn ≈" not in text and "no closer to the oracle" in text
-    assert page.count("Closest to the oracle: SalUn, gap") == 2
+    assert "RandomLabel ≈" in text and "SalUn ≈" not in text and "not closer to the oracle" in text
+    assert page.count("Closest to the oracle: SalUn, with a gap of") == 2
     row = page.split('<td class="name" data-key="SalUn">')[1].split("</tr>")[0]
     assert row.count(" best") == 1 and page.count(' best"') == 2
 
@@ -76,7 +76,7 @@ def test_a_gap_across_splits_or_recipes_is_refused_in_one_sentence(
 
 
 def test_a_gap_by_an_unknown_recipe_is_left_out_and_said(tmp_path: Path) -> None:
-    assert "no gap for original" in printed(pair(tmp_path, recipe=""))
+    assert "original has no gap, because it does not record" in printed(pair(tmp_path, recipe=""))
     assert {row["method"]: row["avg_gap"] for row in rows_of(tmp_path)} == {
         "original": "",
         "oracle": "0.0",

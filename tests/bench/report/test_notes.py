@@ -55,7 +55,7 @@ def test_runs_that_were_not_measured_alike_are_told(tmp_path: Path) -> None:
     save_run(tmp_path / "b", "UCE", found=other)
     text = " ".join(shown(tmp_path, 300).split())
     assert (
-        "UA: judge ShapeJudge; version 1.0 in some runs, in others 2.0; threshold 0.5; resolution "
+        "UA: judge ShapeJudge; version 1.0 or 2.0, depending on the run; threshold 0.5; resolution "
         "32; 100–300 images; flip yes." in text
     )
 

@@ -13,8 +13,8 @@ from tests.support.report_studies import METHODS, check, make_study, printed, ro
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    failed = [{"run": "random · SCRUB · seed1", "reason": "the loss is not finite <nan>"}]
-    folder = make_study(tmp_path_factory.mktemp("study"), failed=failed)
+    missing = {"random/SCRUB/seed9": "the loss is not finite <nan>"}
+    folder = make_study(tmp_path_factory.mktemp("study"), missing=missing)
     (folder / "shown.txt").write_text(printed(folder), encoding="utf-8")
     return folder
 

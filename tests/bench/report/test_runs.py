@@ -15,8 +15,11 @@ from tests.support.report_studies import make_study, printed, rows_of, save_run,
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    failed = [{"run": "random · SCRUB · seed1", "reason": "the loss is not finite <nan>"}]
-    folder = make_study(tmp_path_factory.mktemp("study"), failed=failed)
+    missing = {
+        "random/SCRUB/seed9": "the loss is not finite <nan>",
+        "random/SalUn/seed1": "no memory",
+    }
+    folder = make_study(tmp_path_factory.mktemp("study"), missing=missing)
     (folder / "shown.txt").write_text(printed(folder), encoding="utf-8")
     return folder
 
@@ -52,7 +55,7 @@ def test_without_an_index_the_newest_run_counts_and_the_other_is_named(tmp_path:
     save_run(tmp_path / "search" / "trial", {"UA": 9.0})
     text = printed(tmp_path)
     assert [row["UA"] for row in rows_of(tmp_path)] == ["2.0"]
-    assert "same task, method and seeds: old." in text and "search" in text
+    assert "same task, method, settings and seeds: old." in text and "search" in text
 
 
 def test_an_indexed_study_leaves_stale_folders_out(tmp_path: Path) -> None:
@@ -62,13 +65,16 @@ def test_an_indexed_study_leaves_stale_folders_out(tmp_path: Path) -> None:
     assert len(rows_of(tmp_path)) == 6 and "77.0" not in (tmp_path / "results.csv").read_text()
 
 
-def test_failed_runs_are_listed(study: Path) -> None:
+def test_missing_runs_are_listed_with_their_reasons(study: Path) -> None:
     page = (study / "report.html").read_text()
-    assert (
-        "random · SCRUB · seed1</strong>: the loss is not finite &lt;nan&gt;" in page
-        and "1 failed" in page
-    )
-    assert "failed: random · SCRUB · seed1" in (study / "shown.txt").read_text()
+    assert "random · SCRUB · seed9</strong>: the loss is not finite &lt;nan&gt;." in page
+    assert "2 runs are missing from the tables" in page
+    assert "missing: random · SCRUB · seed9: the loss" in (study / "shown.txt").read_text()
+
+
+def test_missing_run_with_an_earlier_result_says_that_the_tables_have_it(study: Path) -> None:
+    text = (study / "shown.txt").read_text()
+    assert "no memory; the tables show the run before it." in text
 
 
 def test_a_study_in_which_everything_failed_still_has_a_report(tmp_path: Path) -> None:
@@ -81,7 +87,7 @@ def test_a_study_in_which_everything_failed_still_has_a_report(tmp_path: Path) -
             "tasks": ["a"],
             "runs": {},
             "methods": ["original"],
-            "failed": [{"run": "a · original", "reason": "no memory"}],
+            "missing": {"a/original/seed0": "no memory"},
         },
     )
     assert (
