@@ -65,14 +65,14 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
         return {row["method"]: row for row in csv.DictReader(file)}
 
 
-TIMES = ("seconds", "evaluation_seconds", "search_seconds")
-"""Columns of results.csv that hold times."""
-
-
 def numbers_of(folder: Path) -> list[dict[str, str]]:
-    """Rows of results.csv without times and folders."""
+    """Rows of results.csv without what it cost: seconds, and memory of the process."""
     with (folder / "out" / "results.csv").open() as file:
         return [
-            {name: value for name, value in row.items() if "seconds" not in name}
+            {
+                name: value
+                for name, value in row.items()
+                if "seconds" not in name and name != "peak_memory"
+            }
             for row in csv.DictReader(file)
         ]

@@ -27,13 +27,6 @@ from mu.utils.weights import weights_hash
 from tests.bench.small_study import STUDY, record, rows, written
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    assert main(["-c", str(written(folder))]) == 0
-    return folder
-
-
 def given(folder: Path, weights: Path | None, **changes) -> Path:
     """The study without a recipe: its original is the backbone with these weights, and there is no
     oracle.
