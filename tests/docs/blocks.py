@@ -91,17 +91,23 @@ def commands(block: Block) -> list[Command]:
     for line in joined.splitlines():
         if not line.startswith("$ "):
             continue
-        lexer = shlex.shlex(line[2:], posix=True, punctuation_chars=False)
-        lexer.whitespace_split = True
-        lexer.commenters = ""
-        words = list(lexer)
-        end = next((index for index, word in enumerate(words) if word.startswith("#")), len(words))
-        comment = " ".join(words[end:])
-        while words[:end]:
-            stop = words.index("&&") if "&&" in words[:end] else end
-            result.append(Command(tuple(words[:stop]), comment))
-            words, end = words[stop + 1 :], end - stop - 1
+        text, comment = without_comment(line[2:])
+        for command in shlex.join(shlex.split(text)).split(" '&&' "):
+            result.append(Command(tuple(shlex.split(command)), comment))
     return result
+
+
+def without_comment(line: str) -> tuple[str, str]:
+    """Command of a line, and its comment: a `#` behind a blank and outside quotes begins it."""
+    quote = ""
+    for position, character in enumerate(line):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "#" and line[:position].endswith((" ", "\t")):
+            return line[:position], line[position:]
+    return line, ""
 
 
 @dataclass
