@@ -21,6 +21,7 @@ from mu.utils.errors import InputError
 from mu.utils.rng import integers, stream_id, uniform
 
 Batch = dict[str, Tensor]
+_LARGE = 2**15  # values of an image
 
 
 class Augmentation(ABC):
@@ -77,11 +78,14 @@ class HorizontalFlip(Augmentation):
     def __call__(self, part: Batch, seed: int) -> Batch:
         """Augmented batch, see `Augmentation`."""
         image = part["image"]
-        flipped = (
-            (uniform(seed, part["index"], part["visit"], "augment/flip", 1)[:, 0] < self.p)
-            .nonzero()[:, 0]
-            .to(image.device)
-        )
+        flips = uniform(seed, part["index"], part["visit"], "augment/flip", 1)[:, 0] < self.p
+        if _is_large(image):
+            # 12 ms for [64, 3, 224, 224], against 27 for all images at once
+            copies = torch.empty_like(image)
+            for row, flip in enumerate(flips.tolist()):
+                copies[row] = image[row].flip(-1) if flip else image[row]
+            return {**part, "image": copies}
+        flipped = flips.nonzero()[:, 0].to(image.device)
         # 0.45 ms for [256, 3, 32, 32]; torch.where on all mirrored images takes 0.7, a gather 0.5
         return {
             **part,
@@ -132,6 +136,9 @@ def crop(image: Tensor, y: Tensor, x: Tensor, padding: int) -> Tensor:
         `[B, C, H, W]`, a new tensor.
     """
     count, channels, height, width = image.shape
+    if _is_large(image):
+        # 22 ms for [64, 3, 224, 224], against 47 for all images at once
+        return _crop_each(image, y.tolist(), x.tolist(), padding)
     padded = F.pad(image, (padding,) * 4).contiguous()
     # Viewed as overlapping rows of `width` elements, one starting at each element, each row of the
     # result is one contiguous copy: 0.5 ms for [256, 3, 32, 32], against 1.2 for unfold and an
@@ -145,6 +152,39 @@ def crop(image: Tensor, y: Tensor, x: Tensor, padding: int) -> Tensor:
     )
     start = (plane + row[:, None, :]) * (width + 2 * padding) + x[:, None, None]
     return runs.index_select(0, start.flatten()).view(image.shape)
+
+
+def _crop_each(image: Tensor, y: list[int], x: list[int], padding: int) -> Tensor:
+    """Crops of `crop`, image by image, without a padded copy."""
+    height, width = image.shape[-2:]
+    crops = torch.empty_like(image)
+    for row, (top, left) in enumerate(zip(y, x, strict=True)):
+        # how far the crop lies below and right of the image
+        down = top - padding
+        right = left - padding
+        if down or right:
+            crops[row].zero_()
+        to_rows, from_rows = _overlap(down, height)
+        to_columns, from_columns = _overlap(right, width)
+        crops[row, :, to_rows, to_columns] = image[row, :, from_rows, from_columns]
+    return crops
+
+
+def _overlap(offset: int, length: int) -> tuple[slice, slice]:
+    """Positions in a crop, and in an image, where a crop that is moved by `offset` lies on it.
+
+    >>> _overlap(-2, 8), _overlap(1, 8)
+    ((slice(2, 8, None), slice(0, 6, None)), (slice(0, 7, None), slice(1, 8, None)))
+    """
+    size = max(length - abs(offset), 0)
+    to_start = min(max(-offset, 0), length)
+    from_start = min(max(offset, 0), length)
+    return slice(to_start, to_start + size), slice(from_start, from_start + size)
+
+
+def _is_large(image: Tensor) -> bool:
+    """Whether images are so large that a copy of each costs more than a call for each."""
+    return image.device.type == "cpu" and image[0].numel() >= _LARGE
 
 
 def rotate(image: Tensor, degrees: Tensor) -> Tensor:

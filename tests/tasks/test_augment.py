@@ -194,3 +194,17 @@ def test_speed_of_crop_and_flip(benchmark) -> None:
     """One thread, a CIFAR batch of 256: about 1 ms."""
     batch = part(256, (3, 32, 32))
     benchmark(Compose([RandomCrop(4), HorizontalFlip()]), batch, 0)
+
+
+@pytest.mark.parametrize("padding", [1, 4, 20])
+def test_large_images_are_augmented_as_small_ones(
+    padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are copied one by one from some size on; mutations: a row too few, no zeros."""
+    batch = part(40, (3, 11, 9))
+    augment = Compose([RandomCrop(padding), HorizontalFlip()])
+    expected = augment(batch, 3)["image"]
+    before = batch["image"].clone()
+    monkeypatch.setattr("tasks.augment._LARGE", 1)
+    assert torch.equal(augment(batch, 3)["image"], expected)
+    assert torch.equal(batch["image"], before)
