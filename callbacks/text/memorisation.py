@@ -188,7 +188,7 @@ class Memorisation(TextSuite):
         """Result `utility`: model utility, as a share of the original's where that is known."""
         node = ModelUtility(sets, choices, self.max_new_tokens, self.stop_strings)
         if self.original is None:
-            detail = {"scale": "as it is, because no original was given"}
+            detail = {"scale": "1, because no original was given"}
             return metric_result(graph, "utility", node, True, detail=detail)
         log = OracleFile(self.original)
 

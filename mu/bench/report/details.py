@@ -16,7 +16,7 @@ _FEW = 3
 
 
 def details(summary: Summary) -> list[str]:
-    """One sentence for each way of measuring: `UA, IRA: judge Shapes; threshold 0.5; 400 images.`
+    """One sentence for each way of measuring: `UA measured with: judge Shapes; 400 images.`
 
     Only columns that are good by themselves need it; where closeness to the oracle counts, the
     oracle was measured alike.
@@ -35,7 +35,9 @@ def details(summary: Summary) -> list[str]:
         ]
         text = "; ".join(phrase for phrase in phrases if phrase)
         columns.setdefault(text, []).append(metric)
-    return [f"{', '.join(metrics)}: {text}." for text, metrics in columns.items() if text]
+    return [
+        f"{', '.join(metrics)} measured with: {text}." for text, metrics in columns.items() if text
+    ]
 
 
 def _phrase(key: str, values: Sequence[Any]) -> str:
@@ -59,6 +61,8 @@ def _phrase(key: str, values: Sequence[Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(short, value))
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else short(value)
 
 

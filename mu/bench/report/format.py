@@ -148,7 +148,9 @@ def format_cell(summary: Summary, row: Row, metric: str) -> FormattedCell | None
         mean=format_number(cell.mean, unit),
         std="" if cell.std is None else format_number(cell.std, unit, like=cell.mean),
         sort_key=cell.mean,
-        offset="" if offset is None else _signed(format_number(offset, unit, like=cell.mean)),
+        offset=""
+        if offset is None
+        else _signed(format_number(offset, unit, like=max(abs(offset), abs(cell.mean)))),
         side=_side(offset),
         depth=_depth(offset, _deepest(summary, metric)) if offset else 0,
         best=(row.smallest_gap and metric == "avg_gap") or metric in row.best_in,

@@ -43,9 +43,7 @@ def cautions(summary: Summary) -> list[str]:
             if metric in row.undefined:
                 name = f"{heading(metric)} of {row.method}"
                 undefined.setdefault(row.undefined[metric], []).append(name)
-    notes += [
-        f"No value for {', '.join(names)}, because {why}" for why, names in undefined.items()
-    ]
+    notes += [f"No value for {', '.join(names)}, because {why}" for why, names in undefined.items()]
     warnings: dict[str, list[str]] = {}
     for run in summary.task.runs:
         for result in run.record.results:
@@ -98,7 +96,7 @@ def verdict(summary: Summary) -> str:
     if original is not None and "avg_gap" in original.cells:
         text += (
             f"; the original without unlearning: "
-            f"{format_number(original.cells['avg_gap'].mean, unit)}"
+            f"{format_number(original.cells['avg_gap'].mean, unit)}{' ' + unit if unit else ''}"
         )
     no_better = [row.method for row in summary.rows if row.no_better]
     if no_better:

@@ -36,7 +36,7 @@ class SelfOracle(OracleLog):
         return graph.value(node)
 
     def label(self, graph: Graph) -> str:
-        return "this run"
+        return "its own"
 
 
 class OracleModel(OracleLog):

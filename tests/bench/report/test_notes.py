@@ -28,12 +28,13 @@ def test_footnotes_say_who_judged_and_on_how_many_images(study: Path) -> None:
     """
     for text in ((study / "shown.txt").read_text(), (study / "report.html").read_text()):
         assert (
-            "UA, IRA, CRA: judge ShapeJudge; version 1.0; threshold 0.5; resolution 32; 200 images."
-            in text
+            "UA, IRA, CRA measured with: judge ShapeJudge; version 1.0; threshold 0.5; resolution "
+            "32; 200 images." in text
         )
-        assert "FID: features ShapeJudge pooling; 400 images." in text
+        assert "FID measured with: features ShapeJudge pooling; 400 images." in text
         assert (
-            "ASR: judge ShapeJudge; version 1.0; threshold 0.5; resolution 32; budget 40 steps of "
+            "ASR measured with: judge ShapeJudge; version 1.0; threshold 0.5; resolution 32; "
+            "budget 40 steps of "
             "Adam, 3 tokens." in text
         )
         assert "pre_ASR:" not in text  # it said nothing
@@ -55,7 +56,8 @@ def test_runs_that_were_not_measured_alike_are_told(tmp_path: Path) -> None:
     save_run(tmp_path / "b", "UCE", found=other)
     text = " ".join(shown(tmp_path, 300).split())
     assert (
-        "UA: judge ShapeJudge; version 1.0 or 2.0, depending on the run; threshold 0.5; resolution "
+        "UA measured with: judge ShapeJudge; version 1.0 or 2.0, depending on the run; threshold "
+        "0.5; resolution "
         "32; 100–300 images; flip yes." in text
     )
 
@@ -79,7 +81,8 @@ def test_what_differs_in_every_run_is_said_in_a_word(tmp_path: Path) -> None:
             found=[Result("ASR", 90.0, False, "", "%", detail)],
         )
     assert (
-        "ASR: log differs from run to run; evaluations differ from run to run; 8 prompts; 1–4 "
+        "ASR measured with: log differs from run to run; evaluations differ from run to run; 8 "
+        "prompts; 1–4 "
         "real images; tokens 3." in " ".join(shown(tmp_path, 300).split())
     )
 
