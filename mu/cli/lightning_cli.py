@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from mu.cli import callback_words, parser_errors, run_again, run_folder
 from mu.cli import config_files as configs
+from mu.cli.displays import default_displays
 from mu.cli.list import print_table
 from mu.cli.options import Options
 from mu.cli.original_weights import forget_origin
@@ -225,7 +226,8 @@ class MuCLI(LightningCLI):
             run_again.refuse_other_run(run, content)
         elif resumed is not None:
             recorded = self._with_defaults(run_folder.recorded_config(resumed))
-            run_again.check_resume(resumed, recorded, content)
+            name = run if resumed.resolve() == run.resolve() else resumed
+            run_again.check_resume(name, recorded, content)
 
     def _with_defaults(self, config: dict[str, Any]) -> dict[str, Any]:
         """Configuration with every default, so that two ways of writing it are equal."""
@@ -298,6 +300,7 @@ class MuCLI(LightningCLI):
             callbacks.append(LastCheckpoint(run))
         if self.command == "predict":
             callbacks.append(WritePredictions(run))
+        callbacks += default_displays(config, callbacks)
         logger = config.logger
         if (logger is None or logger is True) and not config.barebones:
             logger = CSVLogger(run, name="logs") if self.command == "fit" else False

@@ -1,0 +1,122 @@
+"""Run folders of a Trainer in Python: the same files as those of the command line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import mu as package
+from callbacks import Accuracy, ResultsWriter
+from mu.core.run_start import LastCheckpoint, finished_fit
+from mu.data.split import Split
+from mu.methods import FineTune
+from mu.metrics.run_results import RunResults
+from mu.utils.errors import InputError
+from tests.cli.conftest import Mu
+from tests.cli.conftest import mu as mu
+from tests.support.helpers import classifier, digits
+
+SETTINGS = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "max_epochs": 1,
+}
+
+
+def fitted(run: str, **settings: object) -> Trainer:
+    """Trainer of a fit in a run folder, with the recorder alone."""
+    trainer = Trainer(
+        default_root_dir=run,
+        **{"callbacks": [ResultsWriter(), Accuracy()], **SETTINGS, **settings},  # type: ignore[arg-type]
+    )
+    trainer.fit(FineTune(classifier(), seed=3), datamodule=digits())
+    return trainer
+
+
+def test_a_trainer_writes_the_run_folder_that_commands_read(mu: Mu) -> None:
+    trainer = fitted("runs/a")
+    names = {entry.name for entry in Path("runs/a").iterdir()}
+    assert {"config.yaml", "split.json", "checkpoints", "fit.json"} <= names
+    assert [file.name for file in Path("runs/a/checkpoints").iterdir()] == ["last.ckpt"]
+    assert Split.load("runs/a/split.json").hash == trainer.datamodule.split.hash  # type: ignore[attr-defined]
+    # 1. measured, resumed, exported, reported by the command line
+    answer = mu("test", "--run", "runs/a")
+    assert answer.code == 0, answer.err
+    assert RunResults.load("runs/a").facts["epochs"] == 1
+    words = ("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2")
+    answer = mu(*words, "--model.optimizer.lr", "0.7")
+    assert answer.code == 2 and "model.optimizer.lr 0.01, not 0.7" in answer.sentence
+    answer = mu(*words)
+    assert answer.code == 0, answer.err
+    assert mu("test", "--run", "runs/a").code == 0
+    assert mu("report", "runs/a").code == 0
+    assert mu("export", "runs/a", "exported").code == 0
+    # 2. the same weights as of one fit in Python
+    fitted("runs/b", max_epochs=2)
+    weights = [RunResults.load("runs/a").hashes["weights"]]
+    assert mu("test", "--run", "runs/b").code == 0
+    assert weights == [RunResults.load("runs/b").hashes["weights"]]
+
+
+def test_checkpoints_of_a_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a user's own are replaced, or when checkpoints are written though switched off."""
+    monkeypatch.chdir(tmp_path)
+    further = ModelCheckpoint(dirpath="mine", filename="{epoch}")
+    callbacks = [ResultsWriter(), further]
+    trainer = fitted("runs/a", callbacks=callbacks)
+    types = [type(entry) for entry in trainer.checkpoint_callbacks]
+    assert types == [ModelCheckpoint, LastCheckpoint]
+    assert Path("mine/epoch=0.ckpt").is_file() and Path("runs/a/checkpoints/last.ckpt").is_file()
+    fitted("runs/b", enable_checkpointing=False)
+    assert not Path("runs/b/checkpoints").exists() and finished_fit(Path("runs/b")) is None
+    fitted("runs/c", fast_dev_run=True)
+    assert not Path("runs/c").exists()
+
+
+def test_a_configuration_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    with pytest.raises(InputError, match="is not of a run, and this run would replace it"):
+        fitted(str(tmp_path))
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1\n"
+
+
+def test_results_of_weights_in_memory_do_not_count_for_the_checkpoint(tmp_path: Path) -> None:
+    """Fails when a test of other weights than those of last.ckpt passes for a test of the run."""
+    trainer = fitted(str(tmp_path))
+    trainer.test(datamodule=digits(), verbose=False)
+    measured = RunResults.load(tmp_path)
+    other = Trainer(
+        default_root_dir=str(tmp_path),
+        callbacks=[ResultsWriter(), Accuracy()],
+        **SETTINGS,  # type: ignore[arg-type]
+    )
+    other.test(FineTune(classifier(), seed=3), datamodule=digits(), verbose=False)
+    assert len(RunResults.load_all(tmp_path)) == 2
+    assert RunResults.load(tmp_path) == measured
+
+
+def test_a_tested_checkpoint_of_another_folder_is_linked(mu: Mu) -> None:
+    """A run that is only measured, as a study's original, is a run folder too."""
+    fitted("runs/a")
+    trainer = Trainer(
+        default_root_dir="runs/measured",
+        callbacks=[ResultsWriter(), Accuracy()],
+        **SETTINGS,  # type: ignore[arg-type]
+    )
+    trainer.test(
+        FineTune(classifier(), seed=3),
+        datamodule=digits(),
+        ckpt_path="runs/a/checkpoints/last.ckpt",
+        verbose=False,
+    )
+    shutil.rmtree("runs/a")
+    assert mu("test", "--run", "runs/measured").code == 0
+    assert mu("export", "runs/measured", "exported").code == 0
+    assert package.load("runs/measured").seed == 3
