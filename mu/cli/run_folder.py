@@ -55,7 +55,9 @@ def of_model(model: str | Path) -> Path | None:
     """Run folder that a model names: the folder itself, or a checkpoint in it; None for others."""
     path = Path(model)
     if path.is_dir():
-        return path if (path / CONFIG).is_file() and (path / LAST.parent).is_dir() else None
+        # other programs have a config.yaml too
+        is_run = (path / CONFIG).is_file() and (path / LAST).is_file()
+        return path if is_run else None
     return of_checkpoint(path) if path.suffix == ".ckpt" and path.is_file() else None
 
 
