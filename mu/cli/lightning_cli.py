@@ -63,8 +63,8 @@ _MORE_OPTIONS = {
     "runs/METHOD-TIME); --resume, to continue --run from its last checkpoint; --overwrite, to "
     "train the run in --run anew; --debug.",
     "test": "Also: --run DIR, a run folder of mu fit, whose configuration and last checkpoint are "
-    "used; files given with -c are merged over that configuration; MODEL, a folder, a file or a hub "
-    "id, in place of a method: a model that mu did not train (docs/measuring.md); --debug.",
+    "used; files given with -c are merged over that configuration; MODEL, a folder, a file or a "
+    "hub id: a model that mu did not train (docs/measuring.md); --debug.",
 }
 _LIGHTNING_CHECKPOINTS = ("best", "hpc", "registry")
 """Words for checkpoints that Lightning finds by itself."""
