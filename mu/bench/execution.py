@@ -110,14 +110,13 @@ def fit_and_test(
         RunError: when the backbone does not hold the weights of the original that was measured.
         KeyboardInterrupt: when the fit was interrupted.
     """
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from mu.core.run_start import LastCheckpoint
 
     task = task_for_run(run, task)
     module = components.make("model", run.model)
     _check_start(run, module)
-    last = run.last_checkpoint
-    saving = ModelCheckpoint(dirpath=last.parent, filename=last.stem, enable_version_counter=False)
-    trainer = _trainer(run, study, [*_callbacks(run, run.suites, components), saving])
+    callbacks = [*_callbacks(run, run.suites, components), LastCheckpoint(run.folder)]
+    trainer = _trainer(run, study, callbacks)
     path = str(resume) if resume else None
     trainer.fit(module, datamodule=task, ckpt_path=path, weights_only=True)
     if trainer.interrupted:
@@ -209,8 +208,8 @@ def _callbacks(
     from mu.config.plugins import default_callbacks
 
     specs = [suite.spec for suite in suites]
-    specs = [*specs, *({"class_path": path} for path in default_callbacks())] if run.test else []
-    callbacks = components.make("callbacks", specs) if specs else []
+    specs = [*specs, *({"class_path": path} for path in default_callbacks())]
+    callbacks = components.make("callbacks", specs)
     job = run.job
     facts = {"search": run.spec.get("found")}
     for callback in callbacks:
