@@ -13,6 +13,7 @@ from mu.bench.events import JobEnded
 from mu.bench.executors.base import Executor
 from mu.bench.executors.serial import Serial
 from mu.bench.objective import GAP, has_oracle, objective_of
+from mu.bench.progress import StudyProgress, display
 from mu.bench.study import Seeds, Study
 from mu.bench.trials import SearchBench, Trial
 from mu.config.components import merge
@@ -97,26 +98,24 @@ def _seeds(study: Study) -> tuple[Seeds, ...]:
 
 
 def _run_trials(bench: SearchBench, executor: Executor, console: Any) -> None:
-    """Run all trials, with a progress bar and a line about each one that failed."""
-    from rich.markup import escape
-    from rich.progress import Progress
+    """Run all trials, with the progress display of a study; a failed trial stops no other.
 
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("search", total=len(bench.spaces()) * bench.trials)
+    Raises:
+        RunError: when an original or oracle failed, without which no trial can be judged.
+    """
+    progress = StudyProgress(list(bench.edges()), executor.workers)
+    with display(progress, console) as view:
         for event in executor.execute(bench):
             job = event.job
-            progress.update(bar, description=escape(job.label))
-            if not isinstance(event, JobEnded):
-                continue
-            failed = event.outcome.state == "failed"
-            reason = event.outcome.reason
-            if isinstance(job, Trial):
-                progress.advance(bar)
-                if failed:
-                    line = f"failed {job.task}/{job.method} {reason}"
-                    progress.console.print(line, markup=False, soft_wrap=True)
-            elif failed:
-                raise RunError(f"the search's {job.method} on {job.task} failed: {reason}")
+            if (
+                isinstance(event, JobEnded)
+                and event.outcome.state == "failed"
+                and not isinstance(job, Trial)
+            ):
+                raise RunError(
+                    f"the search's {job.method} on {job.task} failed: {event.outcome.reason}"
+                )
+            view.show(event)
 
 
 def _best(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mu.bench.events import STATES, JobEnded
 from mu.bench.executors.base import Executor
+from mu.bench.progress import StudyProgress, display
 from mu.bench.runner import Bench
 from mu.bench.study import Study
 from mu.bench.study_file import read_study
 from mu.bench.study_index import StudyIndex
-from mu.cli.bench_progress import StudyProgress, display
 from mu.cli.executor_options import add_options, executor_of
 from mu.cli.parser import Parser
 from mu.config.spec_faults import CommandLineValue

@@ -1,4 +1,4 @@
-"""Progress of a study: a live table in a terminal, a line for each start and end elsewhere."""
+"""Progress of a study or a search: a live table in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from mu.bench.events import JobEnded, JobEvent, JobRestarted, JobStarted, JobWaiting, Outcome
+from mu.bench.progress import LineDisplay, StudyProgress, TableDisplay, display, summary
 from mu.bench.study import Job, Seeds
-from mu.cli.bench_progress import LineDisplay, StudyProgress, TableDisplay, display, summary
 
 
 def job(method: str = "SSD", task: str = "class", role: str = "method", seed: int = 0) -> Job:
