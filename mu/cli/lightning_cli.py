@@ -332,6 +332,13 @@ class MuCLI(LightningCLI):
             ],
         )
 
+    def after_predict(self) -> None:
+        """Print where the predictions are."""
+        if rank_of_process() or not self.session.run:
+            return
+        for file in sorted(self.session.run.glob("predictions*.safetensors")):
+            print(f"predictions: {file}")
+
     def after_test(self) -> None:
         """Print what the suites measured."""
         if rank_of_process():

@@ -160,7 +160,10 @@ class EvaluationSteps(LightningModule):
                 and self.trainer._results is not None
             ):
                 self.log(
-                    f"test/{result.metric}", result.value, rank_zero_only=True, sync_dist=False
+                    f"test/{result.metric}",
+                    result.value,
+                    rank_zero_only=True,  # so that nothing is reduced
+                    sync_dist=self.world_size > 1,
                 )
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def check_trainer(method: Method, has_mask: bool) -> None:
     trainer: Any = method.trainer
     name = type(method).__name__
     _warn_of_unlimited_fit(method)
+    synchronised = getattr(trainer.strategy, "_layer_sync", None) is not None
+    if synchronised and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise InputError(
+            "trainer.sync_batchnorm works on GPUs alone; leave it out, and give the method norm: "
+            "eval where ranks should give the weights of one process."
+        )
     clip = trainer.gradient_clip_val
     if clip is not None and not clip >= 0:
         raise InputError(

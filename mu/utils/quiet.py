@@ -11,6 +11,7 @@ from contextlib import contextmanager
 _NOTICES = re.compile(
     r"💡|(GPU|TPU|HPU|IPU) available: |Seed set to |LOCAL_RANK: \d+ - "
     r"CUDA_VISIBLE_DEVICES|Initializing distributed: |"
+    r"already configured with model summary callbacks|`Trainer\.fit` stopped: `max_(epochs|steps)=|"
     r"distributed_backend=|Loaded model weights from|Restoring states from|Restored all states from"
 )
 _WARNINGS = (

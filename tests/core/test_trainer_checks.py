@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -18,7 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from mu.config.classes import find
-from mu.core.trainer_checks import default_limits
+from mu.core.trainer_checks import check_trainer, default_limits
 from mu.methods import SSD, FineTune, NegGradPlus, SalUn
 from mu.utils.errors import InputError
 from tests.support.doubles_text import causal_lm, people
@@ -121,3 +123,14 @@ def test_default_lengths_are_those_of_the_presets() -> None:
     for path, presets in lengths.items():
         method: Any = find(path)
         assert default_limits(method) in presets, path
+
+
+def test_synchronised_batch_norm_on_a_cpu_names_what_to_do() -> None:
+    """Fails when it ends in torch's traceback, after the ranks were started."""
+    strategy = SimpleNamespace(_layer_sync=object(), root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(
+        max_epochs=1, max_steps=-1, callbacks=[], strategy=strategy, world_size=2
+    )
+    method: Any = SimpleNamespace(trainer=trainer)
+    with pytest.raises(InputError, match="sync_batchnorm works on GPUs alone; leave it out"):
+        check_trainer(method, False)
