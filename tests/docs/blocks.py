@@ -9,19 +9,20 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mu.cli.main import main
+from mu.utils.shipped_files import find_config
 from tests.docs.conftest import ROOT
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)$")
 FILE_NAME = re.compile(r"^# (?P<name>[\w/]+\.(?:py|yaml|yml|csv|jsonl|txt))\b")
 MARK = re.compile(r"\b(?:download|downloads|GPU|GPUs|cluster|nodes)\b")
 """Words of a comment after which a command is not run, but its configuration is read."""
-CONFIGURED = ("fit", "validate", "test", "predict")
 SHORTER_PYTHON = ((r"max_epochs=\d+", "max_epochs=1"), (r"max_steps=\d+", "max_steps=2"))
 
 
@@ -176,14 +177,22 @@ class Session:
     def arguments(self, words: list[str], command: Command) -> list[str] | None:
         """Words of a command as it is run: shortened, or where it is marked only configured."""
         if command.marked:
-            if words[0] in CONFIGURED:
+            if words[0] == "fit":
                 return [*words, "--print_config"]
-            return [*words, "--check"] if words[0] == "bench" else None
+            files = [word for option, word in pairwise(words) if option == "-c"]
+            missing = [file for file in files if not is_config(file)]
+            assert missing == [], f"{command.words}: {missing}"
+            return None
         text = " ".join(words)
         for pattern, options in self.short or ():
             if re.match(pattern, text):
                 return [*words, *options.split()]
         return words
+
+
+def is_config(file: str) -> bool:
+    """Whether a configuration comes with `mu`, or is a file of the reader's own."""
+    return find_config(file).is_file() or Path(file).name.startswith("my_")
 
 
 def check_other_program(program: str, words: list[str], block: Block) -> None:

@@ -62,7 +62,7 @@ def class_table() -> list[str]:
 
 def tables() -> str:
     """Both tables, as they stand in the README between the markers."""
-    return "\n".join([BEGIN, "", *method_table(), "", *class_table(), "", END])
+    return "\n".join([BEGIN, *method_table(), "", *class_table(), END])
 
 
 def with_tables(text: str) -> str:

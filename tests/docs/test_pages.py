@@ -15,10 +15,12 @@ from tests.docs.readme_tables import README, with_tables
 LANGUAGES = ("console", "python", "yaml", "toml", "text", "csv", "json", "bash")
 SHORT = (
     (r"fit .*(esd|uce)", "--trainer.max_steps 2"),
-    (r"fit .*(authors|npo)", "--trainer.max_epochs 1 --trainer.limit_train_batches 2"),
+    (r"fit .*(authors|npo)", "--trainer.max_epochs 2 --trainer.limit_train_batches 2"),
     (r"fit", "--trainer.max_epochs 1"),
-    (r"test .*concepts", "--trainer.callbacks.limit 2"),
-    (r"bench .*quickstart", "--tasks random"),
+    (r"test .*concepts", "--trainer.callbacks.erased.limit 2 --trainer.callbacks.kept.limit 4"),
+    (r"bench .*(shapes|authors)", "--check"),
+    (r"bench .*quickstart", "--tasks class --seeds 0"),
+    (r"bench .*digits", "--tasks three --seeds 0"),
 )
 """Options that shorten commands in `make test`, by the beginning of the command."""
 PAGES = [page for page in pages() if blocks(page)]
