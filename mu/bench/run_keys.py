@@ -54,6 +54,57 @@ def training_data(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "init_args": arguments}
 
 
+def without_numbers(spec: Any) -> Any:
+    """Plain data with the name of its type in place of each number.
+
+    Example:
+        >>> without_numbers({"lr": 0.1, "steps": [1, 2], "nesterov": True})
+        {'lr': 'float', 'steps': ['int', 'int'], 'nesterov': True}
+    """
+    if isinstance(spec, Mapping):
+        return {key: without_numbers(value) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [without_numbers(value) for value in spec]
+    return type(spec).__name__ if type(spec) in (int, float) else spec
+
+
+def with_numbers(resolved: Any, spec: Any) -> Any:
+    """A resolved specification with the numbers of another one, of the same form.
+
+    Args:
+        resolved: with all defaults; a number keeps its type (an `int` that was read as a `float`).
+        spec: of the same form as the one that was resolved.
+
+    Raises:
+        LookupError: when a number of `spec` has no place in `resolved`, which has another form.
+
+    Example:
+        >>> with_numbers({"lr": 0.5, "momentum": 0.0, "class_path": "torch.optim.SGD"}, {"lr": 1})
+        {'lr': 1.0, 'momentum': 0.0, 'class_path': 'torch.optim.SGD'}
+    """
+    if type(spec) in (int, float):
+        if type(resolved) not in (int, float) or (type(spec) is float and type(resolved) is int):
+            raise LookupError(f"there is no number for {spec}")
+        return type(resolved)(spec)
+    if isinstance(spec, Mapping):
+        if not isinstance(resolved, Mapping):
+            return _same(resolved, spec)
+        changed = {key: with_numbers(resolved.get(key), value) for key, value in spec.items()}
+        return {**resolved, **{key: changed[key] for key in changed if key in resolved}}
+    if isinstance(spec, list):
+        if not isinstance(resolved, list) or len(resolved) != len(spec):
+            return _same(resolved, spec)
+        return [with_numbers(*pair) for pair in zip(resolved, spec, strict=True)]
+    return resolved
+
+
+def _same(resolved: Any, spec: Any) -> Any:
+    """The resolved value, where the specification holds no number that could change it."""
+    if without_numbers(spec) != spec:
+        raise LookupError(f"there is no place for the numbers of {spec}")
+    return resolved
+
+
 def run_key(
     model: Mapping[str, Any],
     data: Any,

@@ -54,10 +54,13 @@ class Components:
             section: `model`, `data` or `callbacks`.
             spec: `{class_path: ..., init_args: {...}}`, or a list of those.
         """
-        import yaml
+        import json
 
         parser = self._parsers[section]
-        return yaml.safe_load(parser.dump(self._parse(section, spec), skip_none=False))[section]
+        parsed = self._parse(section, spec)
+        # what has just been parsed is valid, and JSON is read in a third of the time of YAML
+        text = parser.dump(parsed, format="json", skip_none=False, skip_validation=True)
+        return json.loads(text)[section]
 
     def make(self, section: str, spec: Any) -> Any:
         """Object that a specification describes."""

@@ -48,6 +48,10 @@ class Ray(Executor):
     def check(self) -> None:
         require("--executor ray", "ray", extra="ray")
 
+    def threads(self, study: Study) -> int:
+        """Number of CPUs, and of threads, of a job."""
+        return self.cpus or study.threads or 1
+
     def pool(self, bench: Any) -> Pool:
         return _Tasks(bench, self)
 
@@ -70,7 +74,7 @@ class _Tasks(Pool):
         self.owns_ray = not ray.is_initialized()
         if self.owns_ray:
             _connect(ray, executor, bench.study)
-        threads = _threads(executor, bench.study)
+        threads = executor.threads(bench.study)
         self.assignment = ray.put(Assignment.to(bench, threads))
         self.log = ray.remote(_StartLog).options(**_on_this_node(ray)).remote()
         self.task = ray.remote(_run).options(
@@ -144,16 +148,12 @@ def _run(assignment: Assignment, job: Job, log: Any) -> Outcome | None:
     return run_job(assignment, job, lambda: ray.get(log.add.remote(job, node)))
 
 
-def _threads(executor: Ray, study: Study) -> int:
-    return executor.cpus or study.threads or 1
-
-
 def _connect(ray: Any, executor: Ray, study: Study) -> None:
     """Connect to a cluster, or start Ray on this machine, reachable from nowhere else."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if executor.address is None:
-        needed = (executor.workers or 1) * _threads(executor, study)
+        needed = (executor.workers or 1) * executor.threads(study)
         ray.init(
             num_cpus=max(available_cores(), needed),
             include_dashboard=False,

@@ -13,7 +13,7 @@ from mu.bench.events import Outcome
 from mu.bench.executors.base import Ended, Executor, Lost, Pool, Report, Restarted, Started
 from mu.bench.executors.local import available_cores
 from mu.bench.executors.worker import Assignment, run_job
-from mu.bench.study import Job
+from mu.bench.study import Job, Study
 from mu.utils.errors import InputError, RunError
 from mu.utils.extras import require
 
@@ -62,6 +62,10 @@ class Slurm(Executor):
                 "submitted, or try it with --slurm cluster=local."
             )
 
+    def threads(self, study: Study) -> int:
+        """Number of CPUs, and of threads, of a job."""
+        return self.cpus or study.threads or 1
+
     def pool(self, bench: Any) -> Pool:
         return _Arrays(bench, self)
 
@@ -91,12 +95,10 @@ class _Arrays(Pool):
         import submitit
 
         self.folder = (bench.study.output / LOGS).absolute()
-        threads = executor.cpus or bench.study.threads or 1
-        self.assignment = Assignment.to(bench, threads)
-        options = dict(executor.options)
-        cluster = options.pop("cluster", None)
+        self.assignment = Assignment.to(bench, executor.threads(bench.study))
+        cluster = executor.options.get("cluster")
         self.executor = submitit.AutoExecutor(folder=self.folder, cluster=cluster)
-        self.executor.update_parameters(**_parameters(bench, executor, options, threads))
+        self.executor.update_parameters(**slurm_parameters(bench.study, executor))
         # submitit's local executor starts a whole array at once
         self.limit = (executor.workers or available_cores()) if cluster == "local" else ALL
         self.is_staged = cluster != "local"
@@ -146,22 +148,22 @@ class _Arrays(Pool):
             return Lost(job, f"{worker} ended as {slurm_job.state}; see {self.folder}", worker)
 
 
-def _parameters(
-    bench: Any, executor: Slurm, options: Mapping[str, Any], threads: int
-) -> dict[str, Any]:
-    """Parameters of submitit's AutoExecutor."""
+def slurm_parameters(study: Study, executor: Slurm) -> dict[str, Any]:
+    """Parameters of submitit's AutoExecutor: those of a run, then the user's."""
     parameters: dict[str, Any] = {
-        "name": bench.study.name,
+        "name": study.name,
         "nodes": 1,
         "tasks_per_node": 1,
-        "cpus_per_task": threads,
+        "cpus_per_task": executor.threads(study),
         "timeout_min": MINUTES,
     }
     if executor.gpus:
         parameters["gpus_per_node"] = executor.gpus
     if executor.workers:
         parameters["slurm_array_parallelism"] = executor.workers
-    for name, value in options.items():
+    for name, value in executor.options.items():
+        if name == "cluster":
+            continue
         shared = name in (*parameters, "mem_gb", "gpus_per_node", "stderr_to_stdout")
         parameters[name if shared or name.startswith("slurm_") else f"slurm_{name}"] = value
     return parameters
