@@ -78,6 +78,10 @@ class RetrainGap(Suite):
             )
         self.check_split(RunResults.load(self.oracle), module)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the recipe before anything is measured; a checkpoint has brought the original's."""
+        self.check_oracle(RunResults.load(self.oracle), module_of(pl_module))
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """No measurement yet, because the gaps need the results of the other suites."""
 
@@ -94,8 +98,8 @@ class RetrainGap(Suite):
             raise InputError(
                 f"the oracle in {self.oracle} was made by recipe "
                 f"{oracle.hashes['recipe'] or 'unknown'}, but the original by "
-                f"{recipe or 'an unknown one'}; retrain by the original's recipe, or set recipe: "
-                "unchecked."
+                f"{recipe or 'an unknown one'}; retrain by the original's recipe, or add "
+                "--trainer.callbacks.recipe unchecked."
             )
 
     def check_split(self, oracle: RunResults, module: UnlearningModule) -> None:

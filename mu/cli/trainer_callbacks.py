@@ -16,6 +16,7 @@ from mu.cli.config_files import parse, section, to_yaml
 from mu.cli.run_folder import LAST, Guard
 from mu.config import parser_mode
 from mu.config.argument_types import argument_names
+from mu.core.original import checkpoint_record
 from mu.core.run_files import checkpoint_fault
 from mu.core.run_start import write_files, write_start
 from mu.utils.files import save_tensors
@@ -73,8 +74,7 @@ def _original_hash(file: Path) -> str | None:
     """Hash of the weights that a checkpoint's run began from; None for an unreadable file."""
     if checkpoint_fault(file) is not None:
         return None
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    return content["mu"].get("original_hash")
+    return checkpoint_record(file).get("original_hash")
 
 
 class WritePredictions(BasePredictionWriter):

@@ -48,6 +48,11 @@ def original_backbone(module: UnlearningModule) -> Backbone:
     return model.to(module.device).eval().requires_grad_(False)
 
 
+def checkpoint_record(file: Path | str) -> dict[str, Any]:
+    """Record of a run in its checkpoint (`spec`, `recipe`, `original_hash`); no tensor is read."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["mu"]
+
+
 def _backbone_spec(module: UnlearningModule) -> Any:
     """Specification of the run's backbone, with the original weights.
 
@@ -57,8 +62,7 @@ def _backbone_spec(module: UnlearningModule) -> Any:
     file = getattr(module.trainer, "ckpt_path", None)
     if file is None or not Path(file).is_file():
         return to_spec(module.backbone)
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    arguments = content["mu"]["spec"]["init_args"]
+    arguments = checkpoint_record(file)["spec"]["init_args"]
     folder = Path(file).resolve().parent
     return located(
         arguments.get("backbone"), folder.parent if folder.name == "checkpoints" else folder
