@@ -185,6 +185,21 @@ def test_a_gap_without_its_metric_is_refused(
         )
 
 
+def test_an_oracle_of_another_recipe_is_refused_before_a_batch(
+    oracle: Path, originals: dict[str, State], tmp_path: Path
+) -> None:
+    module = FineTune(classifier(originals["classifier"]))
+    with pytest.raises(InputError, match=r"made by recipe .*add --trainer\.callbacks\.recipe"):
+        measured(module, digits(), tmp_path, Accuracy(), RetrainGap(str(oracle)))
+    assert module.outputs is None
+
+
+def test_a_missing_oracle_is_named_with_the_commands_that_make_one(tmp_path: Path) -> None:
+    gap = RetrainGap(str(tmp_path / "oracle"))
+    with pytest.raises(InputError, match=r"no tested oracle at .*`mu fit .*retrain.*` and `mu test"):
+        measured(FineTune(classifier()), digits(), tmp_path, Accuracy(), gap)
+
+
 def test_an_untouched_model_fails_every_verdict_of_forgetting(tmp_path: Path) -> None:
     """A model that remembers its training set must look so: no error on forget, few called
     non-members, an AUC above one half.
