@@ -19,7 +19,7 @@ from mu.core.masks import WeightMask
 from mu.core.module import UnlearningModule
 from mu.core.sharding import FullyShardedStrategy
 from mu.functional.selection import global_top_mask, magnitude_prune_mask
-from mu.methods import SCRUB, SSD, FineTune, Influence, L1Sparse, NegGradPlus, RandomLabel
+from mu.methods import SCRUB, SSD, EUk, FineTune, Influence, L1Sparse, NegGradPlus, RandomLabel
 from mu.methods.components.answers import AnswerOfAnotherQuestion
 from mu.methods.components.masks import ByName, Saliency
 from mu.methods.general.prune import Pruned
@@ -87,6 +87,7 @@ def cases() -> Iterator[tuple[str, Make, dict[str, Any]]]:
         {"gradient_clip_val": 0.1},
     )
     yield "SalUnSoft", lambda: SalUnSoft(causal_lm(), substitute=AnswerOfAnotherQuestion()), {}
+    yield "EUk", lambda: EUk(causal_lm(), optimizer=_sgd, k=1), {}
     yield "L1Sparse", lambda: L1Sparse(causal_lm(), optimizer=_sgd, alpha=0.01), {}
     # the checkpoint leaves out what is not trained
     yield "part", lambda: FineTune(causal_lm(part="mlp"), optimizer=_sgd), {}

@@ -86,15 +86,21 @@ def check_labels(task: Any, num_classes: int) -> None:
 
 
 def _warn_of_unused_classes(task: Any, highest: int, num_classes: int) -> None:
-    """Warn where the network has classes that no sample of the task has."""
+    """Warn where the network has classes that no sample of the task has.
+
+    A task whose augmentation gives labels of its own (junk images) states its `num_classes`.
+    """
+    highest = max(highest, (getattr(task, "num_classes", None) or 0) - 1)
     # of other datasets only the first samples are known
     if highest + 1 < num_classes and all(
         hasattr(dataset, "stored") for dataset in task.datasets.values()
     ):
+        first, last = highest + 1, num_classes - 1
+        unused = f"class {last} has" if first == last else f"classes {first} to {last} have"
         rank_zero_warn(
             f"the network has {num_classes} classes and the labels of {type(task).__name__} end at "
-            f"{highest}, so that {num_classes - 1 - highest} classes have no sample; set "
-            f"num_classes to {highest + 1} unless that is meant."
+            f"{highest}, so that {unused} no sample; set num_classes to {first} unless that is "
+            "meant."
         )
 
 

@@ -18,6 +18,7 @@ trains longer than CF-k: in SCRUB's code as long as the original.
 
 from mu.methods.general.cf_k import CFk, last_layers
 from mu.utils.rng import stream_id
+from mu.utils.sharded import distribute_like
 
 
 class EUk(CFk):
@@ -36,4 +37,6 @@ class EUk(CFk):
             for (_, layer), (_, new) in zip(
                 last_layers(self.backbone, self.k), last_layers(fresh, self.k), strict=True
             ):
-                layer.load_state_dict(new.state_dict())
+                state = layer.state_dict()  # shards where weights are sharded over ranks
+                for name, value in new.state_dict().items():
+                    state[name].copy_(distribute_like(value, state[name]))

@@ -56,11 +56,22 @@ def test_classes_without_samples_are_legal_and_named() -> None:
     """A network of 1,000 classes may be trained on ten. Fails when that goes without a word."""
     task = Labelled()
     task.setup()
-    with pytest.warns(UserWarning, match="has 1000 classes and .* end at 9, so that 990 classes"):
+    with pytest.warns(UserWarning, match="labels of Labelled end at 9, so that classes 10 to 999 have"):
         resnet(num_classes=1000).check_task(task)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         resnet(num_classes=10).check_task(task)
+
+
+def test_the_class_of_junk_images_has_samples() -> None:
+    """Fails when the class `none` of a judge, which augmentation gives, is said to be unused."""
+    task = tasks.Shapes("circle", train_size=20, junk=0.2)
+    task.setup()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Classifier("resnet8_cifar", num_classes=6, options={"width": 4}).check_task(task)
+    with pytest.warns(UserWarning, match="class 6 has no sample"):
+        Classifier("resnet8_cifar", num_classes=7, options={"width": 4}).check_task(task)
 
 
 def test_labels_with_gaps_are_classes() -> None:
