@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from mu.bench.execution import needs_oracle, suite_spec
-from mu.bench.study import Study
+from mu.bench.study import Seeds, Study
 from mu.config.components import Components, merge
 from mu.config.model_source import model_form
 from mu.config.trainer_values import check_fit, check_names
@@ -53,6 +53,31 @@ def check_components(study: Study, components: Components, with_search: bool = F
             _check_method(study, components, method, spec)
             if with_search:
                 _check_search(study, components, method, spec)
+
+
+def check_data(
+    tasks: Iterable[str], seeds: Iterable[Seeds], make: Callable[[str, Seeds], Any]
+) -> set[tuple[str, int]]:
+    """Read the data of every task under every seed, and split them.
+
+    Args:
+        tasks: names of the tasks.
+        seeds: repetitions.
+        make: DataModule of a task under some seeds.
+
+    Returns:
+        Hash of the training set and seed of the training, one a distinct original.
+
+    Raises:
+        InputError: names the first task whose data cannot be read or split.
+    """
+    originals = set()
+    for repetition in seeds:
+        for task in tasks:
+            with _naming(f"tasks.{task}"):
+                split = make(task, repetition).original_split
+            originals.add((split.train_hash, repetition.train))
+    return originals
 
 
 def _types(value: Any) -> Any:

@@ -158,8 +158,8 @@ class LineDisplay(Display):
     def show(self, event: JobEvent) -> None:
         """Print the event, with counts and the time left behind an end."""
         super().show(event)
-        worker = f" on {event.worker}" if getattr(event, "worker", "") else ""
         if isinstance(event, JobStarted):
+            worker = f" on {event.worker}" if event.worker else ""
             self.print(f"started {event.job.label}{worker}")
         elif isinstance(event, JobWaiting):
             self.print(f"waiting {event.job.label}: another process runs it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mu.utils.text_files import check_folder_name, file_fault, read_yaml
 
 
 def read_study(
-    path: str | Path, overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+    path: str | Path, overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()
 ) -> Study:
     """Read and check a study file.
 

@@ -58,7 +58,7 @@ def with_presets(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
     # 3. suites
     for owner in [study, *(spec for spec in tasks.values() if isinstance(spec, Mapping))]:
         if isinstance(owner.get("suites"), list):
-            owner["suites"] = _suites(path, owner["suites"])  # type: ignore[index]
+            owner["suites"] = _suites(path, owner["suites"])
     return study
 
 

@@ -6,6 +6,8 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from mu.bench.component_checks import check_data
+from mu.bench.default_lengths import default_lengths
 from mu.bench.events import STATES, JobEnded
 from mu.bench.executors.base import Executor
 from mu.bench.progress import StudyProgress, display
@@ -128,6 +130,9 @@ def run_study(
     bench = Bench(study, debug=debug)
     bench.check()
     executor.check()
+    check_data(study.tasks, study.seeds[:1], bench.task)
+    for line in default_lengths(study):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     # 2. runs
     jobs = study.jobs()
     progress = StudyProgress(jobs, executor.workers)
@@ -172,20 +177,18 @@ def check_study(study: Study) -> int:
     # 1. components, then the data of every repetition
     bench = Bench(study)
     bench.check(with_search=True)
-    training_sets = {
-        (bench.task(task, seeds).original_split.train_hash, seeds.train)
-        for seeds in study.seeds
-        for task in study.tasks
-    }
+    originals = check_data(study.tasks, study.seeds, bench.task)
     # 2. counts
     jobs = study.jobs()
     counts = {
-        "originals to train": len(training_sets) if study.trains_original else 0,
+        "originals to train": len(originals) if study.trains_original else 0,
         "oracles": sum(job.role == "oracle" for job in jobs),
         "originals to measure": sum(job.role == "original" for job in jobs),
         "unlearned models": sum(job.role == "method" for job in jobs),
     }
     sizes = {"task": study.tasks, "method": study.methods, "seed": study.seeds}
+    for line in default_lengths(study):
+        print(line)
     print(f"{study.name}: {', '.join(map(counted, sizes, map(len, sizes.values())))}")
     for name, count in counts.items():
         if count:

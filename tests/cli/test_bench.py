@@ -160,6 +160,16 @@ def test_check_refuses_what_would_stop_the_study_later(
     assert [file.name for file in tmp_path.iterdir()] == ["study.yaml"]
 
 
+def test_data_of_every_task_are_read_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = deepcopy(STUDY["tasks"])
+    tasks["many"]["init_args"]["train_size"] = 100_000
+    assert command(["bench", study_file(tmp_path, tasks=tasks)]) == 2
+    assert "tasks.many: " in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["study.yaml"]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study that has run."""

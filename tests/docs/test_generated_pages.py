@@ -118,6 +118,15 @@ def test_the_glossary_has_every_metric_of_every_suite() -> None:
             )
 
 
+def test_the_page_of_studies_has_every_key_of_the_schema() -> None:
+    from mu.bench.study_schema import entries, sections
+
+    text = importlib.import_module("reference_pages").study_keys()
+    for key, section in sections():
+        assert f"### {f'`{key}`' if key else 'Top level'}" in text
+        assert all(f"\n| `{entry.name}` |" in text for entry in entries(section))
+
+
 @pytest.mark.parametrize("name", ["docstring_markup"])
 def test_examples_of_the_generator(name: str) -> None:
     """Fails when special characters of a docstring reach the markup unescaped."""
