@@ -196,7 +196,7 @@ def test_an_oracle_of_another_recipe_is_refused_before_a_batch(
 
 def test_a_missing_oracle_is_named_with_the_commands_that_make_one(tmp_path: Path) -> None:
     gap = RetrainGap(str(tmp_path / "oracle"))
-    with pytest.raises(InputError, match="no tested oracle at .*`mu fit .*retrain.*` and `mu te"):
+    with pytest.raises(InputError, match=r"no tested oracle at .*`mu fit .*retrain.*` and `mu t"):
         measured(FineTune(classifier()), digits(), tmp_path, Accuracy(), gap)
 
 
