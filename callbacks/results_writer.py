@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +21,7 @@ from mu.core.run_start import (
     add_last_checkpoint,
     check_folder,
     config_of,
+    finished_fit,
     write_files,
     write_finish,
     write_start,
@@ -29,7 +31,7 @@ from mu.metrics.run_results import Measurement, RunResults, versions
 from mu.utils.errors import InputError
 from mu.utils.fingerprint import checkpoint_digest, source_hash
 from mu.utils.run_config import SETTINGS, config_line
-from mu.utils.run_layout import CHECKPOINT, OUTPUTS, RESULTS, SPLIT
+from mu.utils.run_layout import CHECKPOINT, FIT, OUTPUTS, RESULTS, SPLIT
 from mu.utils.spec import Reconstructible, class_path, to_spec
 from mu.utils.weights import weights_hash
 
@@ -170,6 +172,11 @@ def _link_checkpoint(trainer: Trainer) -> bool:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         os.link(trainer.ckpt_path, file)
+        source = Path(trainer.ckpt_path).parent.parent
+        if finished_fit(source) is not None and checkpoint_digest(source / CHECKPOINT) == (
+            checkpoint_digest(file)
+        ):
+            shutil.copyfile(source / FIT, run_folder(trainer) / FIT)
     except OSError:  # the results alone are written
         return False
     return True

@@ -97,4 +97,15 @@ def _base(command: str, options: Options) -> dict[str, Any] | None:
         "class_path" in configs.section(config, key) or key in options.chosen
         for key in ("model", "data")
     )
-    return None if is_complete else run_folder.recorded_config(folder)
+    if is_complete:
+        return None
+    recorded = run_folder.recorded_config(folder)
+    return _with_scores(recorded) if command == "validate" else recorded
+
+
+def _with_scores(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Configuration of a run whose fit was made without validation, with it."""
+    trainer = dict(configs.section(recorded, "trainer"))
+    if trainer.get("limit_val_batches") == 0:
+        del trainer["limit_val_batches"]
+    return {**recorded, "trainer": trainer}

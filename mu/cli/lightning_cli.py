@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from mu.cli import callback_words, parser_errors, run_again, run_folder
 from mu.cli import config_files as configs
 from mu.cli.displays import default_displays
+from mu.cli.fit_commands import COMMANDS, MORE_OPTIONS
 from mu.cli.list import print_table
 from mu.cli.options import Options
 from mu.cli.original_weights import forget_origin
@@ -40,32 +41,6 @@ from mu.utils.files import remove_stale
 from mu.utils.text_files import file_fault, shortened
 from mu.utils.version import __version__
 
-_COMMANDS = {
-    "fit": (
-        "Train an original, retrain an oracle, or unlearn.",
-        {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
-    ),
-    "validate": (
-        "Scores of the splits, without suites.",
-        {"model", "dataloaders", "datamodule", "verbose"},
-    ),
-    "test": (
-        "Measure with suites; writes results.json into the run folder.",
-        {"model", "dataloaders", "datamodule", "verbose"},
-    ),
-    "predict": (
-        "Write predictions.safetensors into the run folder.",
-        {"model", "dataloaders", "datamodule"},
-    ),
-}
-_MORE_OPTIONS = {
-    "fit": "Also: --run DIR, the run folder (short for --trainer.default_root_dir; default "
-    "runs/METHOD-TIME); --resume, to continue --run from its last checkpoint; --overwrite, to "
-    "train the run in --run anew; --debug.",
-    "test": "Also: --run DIR, a run folder of mu fit, whose configuration and last checkpoint are "
-    "used; files given with -c are merged over that configuration; MODEL, a folder, a file or a "
-    "hub id: a model that mu did not train (docs/measuring.md); --debug.",
-}
 _LIGHTNING_CHECKPOINTS = ("best", "hpc", "registry")
 """Words for checkpoints that Lightning finds by itself."""
 
@@ -129,7 +104,7 @@ class MuCLI(LightningCLI):
         self.command = command
         self.options = options
         self.session = session
-        description, _ = _COMMANDS[command]
+        description, _ = COMMANDS[command]
         # an abbreviated option would be taken for a longer one, so a misspelt one would pass
         common = {
             "exit_on_error": False,
@@ -137,7 +112,7 @@ class MuCLI(LightningCLI):
             "dump_header": [f"mu=={__version__}"],
             "parser_mode": parser_mode.register(),
         }
-        more_options = _MORE_OPTIONS.get(command, _MORE_OPTIONS["test"])
+        more_options = MORE_OPTIONS.get(command, MORE_OPTIONS["test"])
         super().__init__(
             UnlearningModule,
             UnlearningDataModule,
@@ -157,7 +132,7 @@ class MuCLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command, with the arguments of the Trainer's method that the program supplies."""
-        return {self.command: _COMMANDS[self.command][1]}
+        return {self.command: COMMANDS[self.command][1]}
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse, without LightningCLI's warning about words in `sys.argv`."""

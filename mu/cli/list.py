@@ -1,4 +1,4 @@
-"""`mu list`: methods, tasks, backbones, suites, attacks, masks and configurations."""
+"""`mu list`: methods, tasks, backbones, suites, attacks, masks, configurations and runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from mu.utils.shipped_files import config_names
 
 NEEDS = ("forget", "retain", "labels", "reference", "substitute")
 _HELP = f"""usage: mu list {"|".join(BASE_CLASSES)}|configs
+       mu list runs [FOLDER]
 
 List the installed classes, those of plugins and of your own files in this folder included;
-configs: the files that -c finds by these names, ./configs before those that come with mu.
+configs: the files that -c finds by these names, ./configs before those that come with mu;
+runs: the run folders below FOLDER (runs), with the results of the weights that they hold.
 Without a word, the number and the names of each category."""
 
 
@@ -26,9 +28,12 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(_HELP)
         return 0
+    if argv and argv[0] in ("run", "runs"):
+        return _list_runs(argv[1:])
     if len(argv) > 1:
         raise InputError(
-            f"mu list takes one word ({', '.join((*BASE_CLASSES, 'configs'))}), not {len(argv)}."
+            f"mu list takes one word ({', '.join((*BASE_CLASSES, 'configs', 'runs'))}), not "
+            f"{len(argv)}."
         )
     if argv and argv[0] in ("config", "configs"):
         print_table(
@@ -47,12 +52,21 @@ def main(argv: list[str]) -> int:
         return 0
     category = argv[0] if argv[0] in BASE_CLASSES else f"{argv[0]}s"
     if category not in BASE_CLASSES:
-        words = (*BASE_CLASSES, "configs")
+        words = (*BASE_CLASSES, "configs", "runs")
         hint = did_you_mean(argv[0], words, f"it has {', '.join(words)}.")
         raise InputError(f"mu list has no {argv[0]!r}; {hint}")
     components = sources.components(category)
     table = _method_table(components) if category == "methods" else _table(components)
     print_table(*table)
+    return 0
+
+
+def _list_runs(folders: list[str]) -> int:
+    from mu.cli.list_runs import TITLES, rows_of
+
+    if len(folders) > 1:
+        raise InputError(f"mu list runs takes one folder, not {len(folders)}.")
+    print_table(TITLES, rows_of(Path(*folders or ["runs"])))
     return 0
 
 

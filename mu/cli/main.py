@@ -35,7 +35,7 @@ COMMANDS = {
     "export": "write a run's model with its card, to share it",
     "import": "turn a CompVis checkpoint into a diffusers folder",
     "init": "copy a starter: a study, a task, a method, a suite",
-    "list": "methods, tasks, backbones, suites, attacks, masks or configs",
+    "list": "methods, tasks, backbones, suites, attacks, masks, configs or runs",
     "show": "one method: equation, arguments, defaults, presets",
 }
 

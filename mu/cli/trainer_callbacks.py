@@ -18,7 +18,7 @@ from mu.config import parser_mode
 from mu.config.argument_types import argument_names
 from mu.core.original import checkpoint_record
 from mu.core.run_files import checkpoint_fault
-from mu.core.run_start import write_files, write_start
+from mu.core.run_start import write_files, write_finish, write_start
 from mu.utils.files import save_tensors
 from mu.utils.spec import Reconstructible, init_args_of
 
@@ -68,6 +68,8 @@ class SavePretrained(SaveConfig):
         stored = trainer.is_global_zero and _original_hash(run / LAST) == module.original_hash
         if not trainer.strategy.broadcast(stored):
             trainer.save_checkpoint(run / LAST, weights_only=False)
+            if trainer.is_global_zero:
+                write_finish(trainer)
 
 
 def _original_hash(file: Path) -> str | None:

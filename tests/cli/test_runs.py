@@ -357,10 +357,20 @@ def test_validate_prints_scores_and_writes_nothing(mu: Mu, tmp_path: Path) -> No
         assert f"no scores, because {sentence}" in answer.out
 
 
+def test_validate_scores_a_run_whose_fit_made_no_validation(mu: Mu) -> None:
+    """Fails when the setting that makes a fit fast leaves `mu validate` without a number."""
+    words = ("--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0")
+    assert mu(*FIT, "--run", "runs/a", *words).code == 0
+    answer = mu("validate", "--run", "runs/a")
+    assert answer.code == 0, answer.err
+    assert "forget/accuracy" in answer.out
+
+
 def test_predict_writes_every_sample_once(mu: Mu) -> None:
     assert mu(*FIT, "--run", "runs/a", "--trainer.max_epochs", "1").code == 0
     answer = mu("predict", "--run", "runs/a", "--data.eval_batch_size", "7")
     assert answer.code == 0, answer.err
+    assert "predictions: runs/a/predictions.safetensors" in answer.out
     predictions = load_file("runs/a/predictions.safetensors")
     assert predictions["forget/index"].shape == (24,) and predictions["retain/index"].shape == (37,)
     assert predictions["retain/prediction"].shape == (37, 10)
