@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 from pathlib import Path
 from typing import Any, Literal
@@ -67,12 +66,8 @@ def decode_image(raw: bytes, file: Path | str, mode: Literal["RGB", "L"] = "RGB"
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        reason = (
-            "it is no image"
-            if isinstance(error, UnidentifiedImageError)
-            # PIL names the object in memory in place of the file
-            else re.sub(r"<_io\.BytesIO[^>]*>", "it", str(error))
-        )
+        # of bytes that it does not know, PIL names the object in memory
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"the image {file} cannot be read ({reason}).") from error
 
 

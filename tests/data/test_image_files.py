@@ -69,5 +69,6 @@ def test_8_bit_images_keep_their_levels() -> None:
 
 def test_content_that_is_no_image_is_refused() -> None:
     for raw in (b"", b"no image", encoded(RAMP, "PNG")[:60]):
-        with pytest.raises(InputError, match=r"the image a\.png cannot be read"):
+        with pytest.raises(InputError, match=r"the image a\.png cannot be read") as refusal:
             decode_image(raw, "a.png")
+        assert "BytesIO" not in str(refusal.value)

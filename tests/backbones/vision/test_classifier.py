@@ -56,7 +56,7 @@ def test_classes_without_samples_are_legal_and_named() -> None:
     """A network of 1,000 classes may be trained on ten. Fails when that goes without a word."""
     task = Labelled()
     task.setup()
-    with pytest.warns(UserWarning, match="labels of Labelled end at 9, so that classes 10 to 999 have"):
+    with pytest.warns(UserWarning, match="end at 9, so that classes 10 to 999 have no sample"):
         resnet(num_classes=1000).check_task(task)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
