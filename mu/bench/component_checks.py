@@ -84,7 +84,7 @@ def _types(value: Any) -> Any:
     """Plain data with the type of each number in its place."""
     if isinstance(value, Mapping):
         # what a search said is not built
-        return {key: _types(entry) for key, entry in value.items() if key != "found"}
+        return {key: _types(entry) for key, entry in value.items() if key != "searched"}
     if isinstance(value, list):
         return [_types(entry) for entry in value]
     return type(value) if isinstance(value, int | float) else value

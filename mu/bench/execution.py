@@ -52,7 +52,7 @@ class PlannedRun:
         checkpoint: weights to test where nothing is fitted; None tests the backbone as it is built.
         start: hash of the weights that the backbone must hold when it is built; empty where any
             will do.
-        spec: the study's entry of the method (`trainer`, `forget_batch_size`, `found`).
+        spec: the study's entry of the method (`trainer`, `forget_batch_size`, `searched`).
         suites: what is measured.
         folder: the run folder.
         key: reuse key, a hash of everything that the weights depend on.
@@ -211,7 +211,7 @@ def _callbacks(
     specs = [*specs, *({"class_path": path} for path in default_callbacks())]
     callbacks = components.make("callbacks", specs)
     job = run.job
-    facts = {"search": run.spec.get("found")}
+    facts = {"search": run.spec.get("searched")}
     for callback in callbacks:
         if hasattr(callback, "identify"):  # ResultsWriter records which run this is
             callback.identify(job.task, job.method, job.seeds.as_dict(), run.key, facts)

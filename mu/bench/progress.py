@@ -235,8 +235,10 @@ def summary(progress: StudyProgress) -> str:
     if failed := progress.count("failed"):
         parts.append(f"{failed} failed")
     if len(progress.outcomes) < len(progress.jobs):
-        left = progress.seconds_left()
-        parts.append("time left not known yet" if left is None else f"about {duration(left)} left")
+        seconds = progress.seconds_left()
+        parts.append(
+            "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
+        )
     return ", ".join(parts)
 
 

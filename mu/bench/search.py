@@ -137,7 +137,7 @@ def _best(
     seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials)
     return {
         "model": {"init_args": best.user_attrs["setting"]},
-        "found": {
+        "searched": {
             "trials": len(trials),
             "failed": len(trials) - len(done),
             **reached,
@@ -148,7 +148,7 @@ def _best(
 
 
 def _line(task: str, method: str, best: Mapping[str, Any], objective: tuple[str, ...]) -> str:
-    summary = best["found"]
+    summary = best["searched"]
     reached = (
         f"gap {summary['gap']:.2f}"
         if "gap" in summary

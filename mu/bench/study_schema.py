@@ -135,7 +135,7 @@ class MethodEntry:
         trainer: arguments of its Trainer, over the study's.
         forget_batch_size: forget samples a step, in place of the task's.
         search: what `mu bench --search` searches, by argument: `optimizer.lr`, `mask.keep`.
-        found: what a search said about these settings (trials, gap, seconds); the report shows it.
+        searched: what a search said about these settings (trials, gap, seconds); the report shows it.
         skip: reason why the method is not run, for example on one task.
     """
 
@@ -144,7 +144,7 @@ class MethodEntry:
     trainer: TrainerArguments = field(default_factory=dict)
     forget_batch_size: Positive | None = None
     search: dict[str, SpaceEntry] = field(default_factory=dict)
-    found: Arguments = field(default_factory=dict)
+    searched: Arguments = field(default_factory=dict)
     skip: Annotated[str, "the reason, as text"] = ""
 
 

@@ -160,7 +160,7 @@ class SearchBench(Bench):
         spec = study.method_spec(task, method)
         content = [
             study.task_spec(task),
-            {key: value for key, value in spec.items() if key != "found"},
+            {key: value for key, value in spec.items() if key != "searched"},
             [study.backbone, study.recipe, study.trainer, study.original, study.oracle],
             [study.suites_of(task), study.gap, objective_of(study)],
             [entry.as_dict() for entry in study.seeds],

@@ -221,8 +221,8 @@ def test_a_search_looks_at_validation_with_seeds_of_its_own(tmp_path: Path) -> N
     settings = yaml.safe_load((tmp_path / "out" / "search" / "found.yaml").read_text())
     best = settings["tasks"]["random"]["methods"]["FineTune"]
     assert 0.001 <= best["model"]["init_args"]["optimizer"]["init_args"]["lr"] <= 0.1
-    assert best["found"]["trials"] == 2
-    assert best["found"]["seconds"] > 0
+    assert best["searched"]["trials"] == 2
+    assert best["searched"]["seconds"] > 0
     records = [
         RunResults.load(file.parent) for file in (tmp_path / "out" / "search").rglob("results.json")
     ]
@@ -498,9 +498,9 @@ def test_a_search_without_an_oracle_goes_by_metrics(tmp_path: Path, weights: Pat
         "random"
     ]["methods"]["SSD"]
     assert (
-        best["found"]["objective"] == ["seconds"]
-        and best["found"]["value"] < 0
-        and "gap" not in best["found"]
+        best["searched"]["objective"] == ["seconds"]
+        and best["searched"]["value"] < 0
+        and "gap" not in best["searched"]
     )
     assert best["model"]["init_args"]["backbone"] == {"init_args": {"channels_last": True}}
     trial = RunResults.load(next((tmp_path / "out" / "search").rglob("results.json")).parent)

@@ -40,9 +40,9 @@ def test_task_has_the_data_of_its_preset_and_the_study_its_backbone() -> None:
     study = with_presets(PATH, {"tasks": {"three": "task/digits_class"}})
     assert study["tasks"]["three"] == preset["data"]
     assert study["backbone"] == preset["model"]["init_args"]["backbone"]
-    own = {"class_path": "mu.backbones.Classifier"}
-    study = with_presets(PATH, {"tasks": {"three": "task/digits_class"}, "backbone": own})
-    assert study["backbone"] == own
+    classifier = {"class_path": "mu.backbones.Classifier"}
+    study = with_presets(PATH, {"tasks": {"three": "task/digits_class"}, "backbone": classifier})
+    assert study["backbone"] == classifier
 
 
 def test_suites_of_a_configuration_stand_in_its_place_each_once() -> None:
