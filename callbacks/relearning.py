@@ -15,6 +15,7 @@ from torch import Tensor
 
 from callbacks import scores
 from callbacks.base import Evaluated, Suite, module_of, run_folder
+from callbacks.oracle_commands import oracle_commands
 from callbacks.scores import Scores
 from mu.attacks.relearning import Relearn
 from mu.core.module import UnlearningModule
@@ -88,6 +89,20 @@ class Relearning(Suite):
         self.metrics = metrics or []
         self.part = part
         self.oracle = oracle
+
+    def check_run(self, module: UnlearningModule) -> None:
+        """Check, before a test, that the oracle was tested, where it is another run."""
+        trainer = module.trainer
+        if self.oracle is None or not trainer.testing:
+            return
+        is_own = Path(self.oracle).resolve() == run_folder(trainer).resolve()
+        if not is_own and not (Path(self.oracle) / "results.json").is_file():
+            commands = oracle_commands(
+                self.oracle, fine_tuned=hasattr(module.backbone, "tokenizer")
+            )
+            raise InputError(
+                f"there is no tested oracle at {self.oracle}; {commands} make one, with this suite."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the original model before the fit."""
