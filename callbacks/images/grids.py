@@ -49,8 +49,8 @@ class Grids(Callback, Reconstructible):
         self.images = images
         self.before = before
         self.sets = {
-            "erased": erased or ImageSet("forget", limit=prompts, images_per_prompt=images),
-            "kept": kept or ImageSet("retain", limit=prompts, images_per_prompt=images),
+            "erased": erased or ImageSet("forget", limit=prompts, num_images_per_prompt=images),
+            "kept": kept or ImageSet("retain", limit=prompts, num_images_per_prompt=images),
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

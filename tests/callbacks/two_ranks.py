@@ -34,8 +34,10 @@ def run_all(folder: Path, **distributed: Any) -> dict[str, Any]:
     """Numbers and details of two tests: a painter, and a tiny Stable Diffusion under attack. Five
     batches leave the second rank fewer.
     """
-    retain_images = ImageSet("retain", images_per_prompt=5, batch_size=4)
-    stored = ImageSet("forget", images_per_prompt=3, batch_size=4, folder=str(folder / "images"))
+    retain_images = ImageSet("retain", num_images_per_prompt=5, batch_size=4)
+    stored = ImageSet(
+        "forget", num_images_per_prompt=3, batch_size=4, folder=str(folder / "images")
+    )
     painted = FineTune(Painter(noise=0.2))
     # one batch of the forget part: the second rank draws none
     suites = [

@@ -44,7 +44,7 @@ class ImageSet(Reconstructible):
         where: values that a column (or text field) may have: `{class: [church]}`.
         without: values that a column must not have.
         limit: largest number of prompts, at least 1; None draws all.
-        images_per_prompt: images of each prompt or class, with consecutive seeds, at least 1.
+        num_images_per_prompt: images of each prompt or class, with consecutive seeds, at least 1.
         seed: seed of the first image, for prompts without one; not negative.
         sampler: the sampler; None uses the model's.
         batch_size: images of a batch.
@@ -54,7 +54,7 @@ class ImageSet(Reconstructible):
     Raises:
         InputError: when a number is out of range.
 
-    Example: `ImageSet("forget", images_per_prompt=10, limit=5)` draws 50 images.
+    Example: `ImageSet("forget", num_images_per_prompt=10, limit=5)` draws 50 images.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class ImageSet(Reconstructible):
         where: dict[str, list[str]] | None = None,
         without: dict[str, list[str]] | None = None,
         limit: int | None = None,
-        images_per_prompt: int = 1,
+        num_images_per_prompt: int = 1,
         seed: int = 0,
         sampler: Sampler | None = None,
         batch_size: int = 16,
         folder: str | None = None,
     ) -> None:
-        if images_per_prompt < 1 or (limit is not None and limit < 1):
+        if num_images_per_prompt < 1 or (limit is not None and limit < 1):
             raise InputError(
-                "images_per_prompt and limit must be at least 1; leave limit out to take all "
+                "num_images_per_prompt and limit must be at least 1; leave limit out to take all "
                 "prompts."
             )
         if seed < 0:
@@ -84,7 +84,7 @@ class ImageSet(Reconstructible):
         self.where = dict(where or {})
         self.without = dict(without or {})
         self.limit = limit
-        self.images_per_prompt = images_per_prompt
+        self.num_images_per_prompt = num_images_per_prompt
         self.seed = seed
         self.sampler = sampler
         self.batch_size = batch_size
@@ -128,7 +128,7 @@ class ImageSet(Reconstructible):
                 "`without` ask for."
             )
         # number their images by seed
-        per_subject = self.images_per_prompt
+        per_subject = self.num_images_per_prompt
         first = [
             self.seed + index * per_subject if row.seed is None else row.seed
             for index, row in enumerate(subjects)

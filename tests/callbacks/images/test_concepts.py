@@ -70,7 +70,7 @@ def test_a_model_that_forgot_passes_and_one_that_lost_the_rest_shows_it() -> Non
 def test_every_number_says_who_judged_what() -> None:
     """Fails when a limit, the sampler or the judge's version is not written down."""
     sets = {
-        "erased": ImageSet("forget", images_per_prompt=3),
+        "erased": ImageSet("forget", num_images_per_prompt=3),
         "kept": ImageSet("retain", limit=3, batch_size=2),
     }
     results = measured(
@@ -203,7 +203,7 @@ def test_the_tasks_several_concepts_are_judged_each(tmp_path: Path) -> None:
 
 def test_rates_have_an_interval_over_distinct_images() -> None:
     """One prompt with one seed, many times, says no more than once."""
-    sets = ImageSet("forget", images_per_prompt=10)
+    sets = ImageSet("forget", num_images_per_prompt=10)
     result = measured(FineTune(Painter()), ConceptErasure(ColourJudge(), erased=sets))["UA"]
     assert result.interval == pytest.approx(rate(torch.zeros(20)).interval)
     assert "2 distinct items only" in result.warning
@@ -221,7 +221,7 @@ def test_classes_are_judged_by_their_number() -> None:
     task = digit_pictures(selector=tasks.ByClass([3, 5]))
     results = measured(
         FineTune(model),
-        ConceptErasure(judge, erased=ImageSet("forget", images_per_prompt=4)),
+        ConceptErasure(judge, erased=ImageSet("forget", num_images_per_prompt=4)),
         task=task,
     )
     module_images = model.generate(model.labels([3] * 4 + [5] * 4), list(range(8)))
@@ -280,7 +280,7 @@ def test_a_part_of_the_prompts_is_said_to_be_one(tmp_path: Path) -> None:
     module = FineTune(Painter())
     measured(
         module,
-        Grids(kept=ImageSet("retain", images_per_prompt=3), prompts=2, images=2, before=False),
+        Grids(kept=ImageSet("retain", num_images_per_prompt=3), prompts=2, images=2, before=False),
         folder=tmp_path,
     )
     entries = {entry["group"]: entry for entry in read_json(tmp_path / "media" / "media.json")}

@@ -30,7 +30,7 @@ def test_suites_draw_once_in_their_own_time_and_leave_the_weights(tmp_path: Path
             drawn.extend(seeds)
             return super().generate(condition, seeds, sampler)
 
-    retain_images = ImageSet("retain", images_per_prompt=5)
+    retain_images = ImageSet("retain", num_images_per_prompt=5)
     module = FineTune(Counting(noise=0.1))
     before = weights(module.backbone)
     grids = Grids(erased=ImageSet("forget"), kept=retain_images, images=2)

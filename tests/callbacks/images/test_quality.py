@@ -27,7 +27,7 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
     up.
     """
     features = extractor()
-    retain_images = ImageSet("retain", images_per_prompt=6)
+    retain_images = ImageSet("retain", num_images_per_prompt=6)
     module = FineTune(Painter(noise=0.2))
     suite = ImageQuality(
         features,
@@ -59,7 +59,7 @@ def test_fid_and_kid_compare_kept_images_with_real_ones() -> None:
 def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None:
     """Fails when images and prompts are paired in another order than they were drawn in."""
     clip = tiny_clip(tmp_path)
-    retain_images = ImageSet("retain", images_per_prompt=2, batch_size=3)
+    retain_images = ImageSet("retain", num_images_per_prompt=2, batch_size=3)
     module = FineTune(Painter(noise=0.3))
     results = measured(module, ImageQuality(clip=clip, kept=retain_images))
     job = retain_images.job(module)
@@ -80,7 +80,7 @@ def test_the_clip_score_pairs_each_image_with_its_prompt(tmp_path: Path) -> None
 
 def test_fid_within_its_own_noise_is_named() -> None:
     """The floor, of real images among themselves, stands beside FID and KID."""
-    images = ImageSet("retain", images_per_prompt=6)
+    images = ImageSet("retain", num_images_per_prompt=6)
     suite = ImageQuality(extractor(), kept=images, metrics=["FID", "KID"], subsets=2, subset_size=5)
     results = measured(FineTune(Painter(noise=0.2)), suite, task=Colours(repeats=3))
     data: Any = Colours(repeats=3)
@@ -106,7 +106,7 @@ def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     features = extractor()
     module = FineTune(Painter(noise=0.2))
-    retain_images = ImageSet("retain", images_per_prompt=4)
+    retain_images = ImageSet("retain", num_images_per_prompt=4)
     results = measured(
         module,
         ImageQuality(features, kept=retain_images, reference=str(tmp_path), reference_limit=11),

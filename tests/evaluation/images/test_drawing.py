@@ -266,7 +266,7 @@ def after_test(module, task, **changes):  # type: ignore[no-untyped-def]
 def test_a_part_gives_each_prompt_once(tmp_path: Path) -> None:
     """Fails when a prompt that many samples have is drawn for each, or seeds repeat."""
     module = after_test(FineTune(Painter()), Colours(repeats=3))
-    rows = ImageSet("retain", images_per_prompt=2, seed=100).rows(module)
+    rows = ImageSet("retain", num_images_per_prompt=2, seed=100).rows(module)
     names = [(colour, light) for colour in ("green", "blue") for light in ("dark", "light")]
     assert [row.prompt for row in rows[::2]] == [
         f"a {colour} {light} picture" for colour, light in names
@@ -294,7 +294,7 @@ def test_part_and_file_give_the_same_images(tmp_path: Path) -> None:
         ("4", 3016, 7.1),
         ("5", 2**64 - 1, None),
     ]
-    assert ImageSet(file=str(file), images_per_prompt=2).rows(module)[3].seed == 0
+    assert ImageSet(file=str(file), num_images_per_prompt=2).rows(module)[3].seed == 0
 
 
 def test_filters_compare_in_any_form_of_unicode(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_filters_compare_in_any_form_of_unicode(tmp_path: Path) -> None:
 def test_a_part_gives_each_class_once() -> None:
     module = after_test(FineTune(class_conditional()), digit_pictures())
     labels = sorted(set(module.task.datasets["forget"].stored("label").tolist()))
-    assert [row.label for row in ImageSet("forget", images_per_prompt=2).rows(module)] == [
+    assert [row.label for row in ImageSet("forget", num_images_per_prompt=2).rows(module)] == [
         label for label in labels for _ in (0, 1)
     ]
 
@@ -321,7 +321,7 @@ def test_a_file_keeps_its_seeds_and_guidances_and_is_filtered(tmp_path: Path) ->
         "5,a blue picture,13,3,blue\n"
     )
     module = after_test(FineTune(Painter()), Colours())
-    rows = ImageSet(file=str(file), images_per_prompt=2).rows(module)
+    rows = ImageSet(file=str(file), num_images_per_prompt=2).rows(module)
     assert [(row.case, row.seed, row.guidance_scale) for row in rows] == [
         ("4", 11, 7.5),
         ("4", 12, 7.5),
