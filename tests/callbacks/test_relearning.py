@@ -217,6 +217,12 @@ def test_an_oracle_of_another_split_is_refused(
         measured(FineTune(causal_lm(trained["original"])), relearning(oracle=str(tmp_path)))
 
 
+def test_a_missing_oracle_is_named_with_the_commands_that_make_one(tmp_path: Path) -> None:
+    suite = relearning(oracle=str(tmp_path / "oracle"))
+    with pytest.raises(InputError, match=r"no tested oracle at .*`mu fit .*finetune.*` and `mu te"):
+        measured(FineTune(causal_lm()), suite)
+
+
 def test_relearning_of_other_domains() -> None:
     """Fails when a domain without accuracy, or without texts, cannot be attacked; there a high loss
     is good.
