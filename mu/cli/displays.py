@@ -67,7 +67,7 @@ def epoch_of(trainer: Trainer) -> str:
     return f"Epoch {trainer.current_epoch + 1}" + (f"/{last}" if last and last > 0 else "")
 
 
-def shown_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def bar_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of a progress bar without the version number of the logger's folder."""
     return {name: value for name, value in metrics.items() if name != "v_num"}
 
@@ -79,7 +79,7 @@ class TerminalProgress(RichProgressBar):
         return epoch_of(self.trainer).ljust(len(self.validation_description))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return shown_metrics(super().get_metrics(trainer, pl_module))
+        return bar_metrics(super().get_metrics(trainer, pl_module))
 
 
 class LineProgress(ProgressBar):
@@ -107,13 +107,13 @@ class LineProgress(ProgressBar):
     ) -> None:
         """Print a line when the last one is old enough."""
         if self._is_due():
-            values = shown_metrics(self.get_metrics(trainer, pl_module))
-            numbers = "".join(f", {name} {float(value):.4g}" for name, value in values.items())
+            values = bar_metrics(self.get_metrics(trainer, pl_module))
+            metrics = "".join(f", {name} {float(value):.4g}" for name, value in values.items())
             batches = f"batch {batch_idx + 1}/{self.total_train_batches}"
             steps = f"step {trainer.global_step}"
             if trainer.max_steps > 0:
                 steps += f"/{trainer.max_steps}"
-            print(f"{epoch_of(trainer)}, {batches}, {steps}{numbers}", file=sys.stderr)
+            print(f"{epoch_of(trainer)}, {batches}, {steps}{metrics}", file=sys.stderr)
 
     def on_test_batch_end(
         self,

@@ -46,8 +46,8 @@ def test_a_fit_in_a_pipe_prints_lines(
     """Mutations: a line for each batch; numbers twice; floating-point operations that are 0."""
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(displays, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    shown = [ModelSize(), LineProgress()]
-    fit(FineTune(classifier()), epochs=2, callbacks=shown, enable_progress_bar=True)
+    callbacks = [ModelSize(), LineProgress()]
+    fit(FineTune(classifier()), epochs=2, callbacks=callbacks, enable_progress_bar=True)
     first, *lines = capsys.readouterr().err.strip().splitlines()
     assert first == "FineTune: Classifier, 4,934 weights, all trained"
     assert lines == ["Epoch 1/2, batch 3/4, step 3", "Epoch 2/2, batch 2/4, step 6"]

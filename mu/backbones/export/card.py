@@ -108,16 +108,16 @@ def history(results: Mapping[str, Any]) -> str:
     """
     method, task, concept = (results.get(name) for name in ("method", "task", "concept"))
     role = results.get("role") or ("unlearned" if method else "pretrained")
-    made = {
+    origin = {
         "unlearned": f", unlearned by `{method}`",
         "original": ", trained",
         "oracle": ", trained without the forget set",
         "pretrained": "",
     }[role]
-    place = f" on the task `{task}`" if task and made else ""
+    of_task = f" on the task `{task}`" if task and origin else ""
     forgotten = f" (forgotten: {concept})" if concept and role == "unlearned" else ""
     left_out = f" ({concept})" if concept and role == "oracle" else ""
-    return f"{made}{place}{forgotten}{left_out}"
+    return f"{origin}{of_task}{forgotten}{left_out}"
 
 
 def _rows(metrics: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
