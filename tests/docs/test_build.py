@@ -14,11 +14,11 @@ from tests.docs.conftest import DOCS, ROOT
 pytestmark = pytest.mark.xdist_group("docs")  # the builds share the generated pages
 
 
-def build(builder: str) -> str:
+def build(builder: str, **variables: str) -> str:
     """The site in docs/_build, as `make docs` makes it; the output of a build that failed."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", builder]
     paths = ["-d", "docs/_build/doctrees", "docs", f"docs/_build/{builder}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     completed = subprocess.run(
         [*command, *paths], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -34,6 +34,20 @@ def test_the_site_builds_without_a_warning() -> None:
     site = DOCS / "_build/html"
     for page in ("index", "quickstart/vision", "methods/SalUn", "metrics", "cli", "extending"):
         assert (site / f"{page}.html").is_file()
+
+
+@pytest.mark.slow
+def test_tutorials_run_and_show_their_output() -> None:
+    """Fails when a cell of a tutorial raises, or its output is missing from the page."""
+    assert build("html", MU_EXECUTE="1") == ""
+    for name, shown in {
+        "vision": "gradient ascent",
+        "diffusion": "attacked:",
+        "language": "oracle",
+    }.items():
+        page = (DOCS / f"_build/html/tutorials/{name}.html").read_text()
+        outputs = page.split('class="cell_output')[1:]
+        assert any(shown in output for output in outputs), name
 
 
 def test_examples_of_docstrings() -> None:
