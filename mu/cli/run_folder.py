@@ -69,6 +69,7 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
     """
     from mu.cli.config_files import RECORDED
     from mu.core.run_paths import located
+    from mu.utils.run_config import check_config
 
     run = Path(run)
     if not run.is_dir():
@@ -79,6 +80,7 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
             "a configuration with -c."
         )
     config = {key: value for key, value in read(run / CONFIG).items() if key in RECORDED}
+    check_config(run)
     trainer = config.get("trainer") or {}
     config |= {key: located(config[key], run) for key in ("model", "data") if key in config}
     if trainer.get("callbacks"):

@@ -10,7 +10,7 @@ from mu.core.module import UnlearningModule
 from mu.core.run_files import check_checkpoint
 from mu.core.run_paths import located
 from mu.utils.errors import InputError
-from mu.utils.run_config import check_belongs
+from mu.utils.run_config import check_belongs, check_checksums
 from mu.utils.spec import BUILDABLE, find_class, from_spec, is_live, may_build
 
 _TRAINING_ONLY = ("optimizer", "scheduler")
@@ -38,6 +38,7 @@ def load(path: str | Path, allow: Iterable[type] = (), **live: Any) -> Unlearnin
     from mu.utils.weights import read_checkpoint
 
     file = find_checkpoint(path)
+    check_checksums(file)
     try:
         checkpoint = read_checkpoint(file)
     except InputError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mu.data.split import Split
 from mu.utils.errors import InputError
-from mu.utils.fingerprint import checkpoint_digest
+from mu.utils.fingerprint import checkpoint_digest, fits_checksums
 from mu.utils.run_config import SETTINGS, check_belongs, check_config, config_line
 from mu.utils.run_layout import CHECKPOINT, CONFIG, SPLIT
 from mu.utils.text_files import file_fault
@@ -21,7 +21,7 @@ CHANGED = "its weights have changed since the test"
 
 
 def check_checkpoint(path: Path | str) -> None:
-    """Refuse a file that is no whole checkpoint of a run; its tensors are mapped, not read.
+    """Refuse a file that is no whole checkpoint of a run.
 
     Args:
         path: a checkpoint file, or the folder of a sharded one, which is not looked at.
@@ -59,6 +59,8 @@ def checkpoint_fault(path: Path | str) -> str | None:
     state = content.get("state_dict")
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         return "is not a checkpoint that mu fit wrote: it has no weights"
+    if not fits_checksums(path):
+        return "was changed after it was written: its checksums do not fit its contents"
     return None
 
 
@@ -67,7 +69,8 @@ def check_run(run: Path | str, checkpoint: Path | str = "") -> None:
 
     Args:
         run: the run folder.
-        checkpoint: the checkpoint that is used; the last one when empty.
+        checkpoint: the checkpoint that is used, checked by `check_checkpoint`; the last one when
+            empty.
 
     Raises:
         InputError: names the file, or the two that do not belong together.
@@ -78,7 +81,6 @@ def check_run(run: Path | str, checkpoint: Path | str = "") -> None:
     if (run / SPLIT).exists():
         Split.load(run / SPLIT)
     if file.is_file():
-        check_checkpoint(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         check_belongs(run, file, content["mu"])
 

@@ -174,9 +174,8 @@ class RunResults:
                 merged = merged.merged_over(entry)
             entries = [_model_entry(entry) for entry in [*others, merged]]
             models = json.loads(json.dumps(entries, allow_nan=False))
-            write_json(
-                folder / RESULTS, {"format": FORMAT, "hash": digest(models), "models": models}
-            )
+            content = {"format": FORMAT, "models": models}
+            write_json(folder / RESULTS, {"hash": digest(content), **content})
 
     @classmethod
     def load(cls, folder: Path | str) -> RunResults:
@@ -238,7 +237,7 @@ class RunResults:
                 f"{file} is not a results file of this version of mu; delete it and measure the "
                 "run again."
             )
-        if raw.get("hash") != digest(raw.get("models")):
+        if raw.pop("hash", None) != digest(raw):
             raise InputError(
                 f"{file} was changed after it was written: its hash does not fit its contents; "
                 "delete it and measure the run again."

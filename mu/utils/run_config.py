@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_text
-from mu.utils.fingerprint import digest
+from mu.utils.fingerprint import digest, fits_checksums
 from mu.utils.run_layout import CONFIG, SPLIT
 from mu.utils.text_files import Loader, file_fault, read_text
 
@@ -132,6 +133,21 @@ def check_config(run: Path) -> None:
         raise InputError(
             f"{file} was changed after it was written: its hash does not fit its contents; put the "
             "old file back, or fit the run again."
+        )
+
+
+def check_checksums(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose contents were changed after it was written.
+
+    A file that is none of torch's archives is left to what reads it.
+
+    Raises:
+        InputError: names the file.
+    """
+    if zipfile.is_zipfile(checkpoint) and not fits_checksums(checkpoint):
+        raise InputError(
+            f"{checkpoint} was changed after it was written: its checksums do not fit its "
+            "contents; put the old file back, or fit the run again."
         )
 
 

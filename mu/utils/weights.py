@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mu.utils.errors import InputError
 from mu.utils.files import read_json
-from mu.utils.run_config import check_belongs
+from mu.utils.run_config import check_belongs, check_checksums
 from mu.utils.stand_ins import StandIn, foreign_path, load_with_stand_ins
 from mu.utils.weight_checks import check_values, name_list
 
@@ -82,7 +82,9 @@ def _read_file(file: Path, run: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     # a run of ours records its recipe, its data and the hash of what it left out
     record = checkpoint.get("mu")
     stored = record if isinstance(record, dict) else {}
-    check_belongs(run, file, stored)
+    if stored:
+        check_checksums(file)
+        check_belongs(run, file, stored)
     metadata = {name: stored[name] for name in _RECORDED if stored.get(name)}
     metadata |= stored.get("data") or {}
     return state_dict_of(checkpoint, file), metadata

@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 
+from mu.utils.fingerprint import digest
+from mu.utils.run_config import write_config
 from tests.bad_input.conftest import Refuse, table
 from tests.cli.conftest import FIT
 
@@ -35,12 +37,25 @@ def edit_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]
 
 
 def edit_config(change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Change of a run's config.yaml."""
+    """Change of a run's config.yaml, with a hash that fits."""
 
     def apply(run: Path) -> None:
         content = yaml.safe_load((run / "config.yaml").read_text())
         changed = change(content)
-        (run / "config.yaml").write_text(yaml.safe_dump(content if changed is None else changed))
+        write_config(run, yaml.safe_dump(content if changed is None else changed), Path.cwd())
+
+    return apply
+
+
+def edit_results(change: Callable[[Any], Any], measurement: bool = False) -> Callable[[Path], None]:
+    """Change of a model in a run's results.json, or of its first measurement, with a hash."""
+
+    def apply(run: Path) -> None:
+        content = json.loads((run / "results.json").read_text())
+        (model,) = content["models"]
+        change(model["measurements"][0] if measurement else model)
+        del content["hash"]
+        (run / "results.json").write_text(json.dumps({"hash": digest(content), **content}))
 
     return apply
 
@@ -105,7 +120,24 @@ for _command in (TEST, RESUME):
     _name = _command.split()[0]
     FILES += [
         (f"{_name}: no config", _command, removed("config.yaml"), "config.yaml"),
-        (f"{_name}: empty config", _command, text("config.yaml", ""), "need"),
+        (f"{_name}: empty config", _command, text("config.yaml", ""), "config.yaml was changed"),
+        (
+            f"{_name}: config of another seed",
+            _command,
+            edit_config(lambda c: c["model"]["init_args"].update(seed=5)),
+            "of two different runs",
+        ),
+        (
+            f"{_name}: config changed",
+            _command,
+            lambda run: (
+                (run / "config.yaml").write_text(
+                    (run / "config.yaml").read_text().replace("seed: 0", "seed: 1")
+                )
+                and None
+            ),
+            "config.yaml was changed",
+        ),
         (f"{_name}: config no YAML", _command, text("config.yaml", "a: [1"), "not valid YAML"),
         (f"{_name}: config a list", _command, text("config.yaml", "- 1"), "not a configuration"),
         (f"{_name}: config twice", _command, text("config.yaml", "data: {}\ndata: {}"), "twice"),
@@ -231,9 +263,14 @@ for _command in (TEST, RESUME):
     ]
 FILES += [
     ("resume: no split", RESUME, removed("split.json"), "split.json is missing"),
-    ("resume: seed", RESUME + " --model.seed 5", lambda run: None, "seed 5"),
-    ("resume: split", RESUME + " --data.selector.fraction 0.6", lambda run: None, "another split"),
-    ("resume: other method", RESUME + " --model SCRUB", lambda run: None, "backbone"),
+    ("resume: seed", RESUME + " --model.seed 5", lambda run: None, "model.seed 0, not 5"),
+    (
+        "resume: split",
+        RESUME + " --data.selector.fraction 0.6",
+        lambda run: None,
+        "data.selector.fraction",
+    ),
+    ("resume: other method", RESUME + " --model SCRUB", lambda run: None, "model.class_path"),
     ("export: no checkpoint", EXPORT, removed(LAST), "last.ckpt"),
     ("export: cut checkpoint", EXPORT, cut(LAST, 0.5), "last.ckpt"),
     ("export: empty checkpoint", EXPORT, text(LAST, ""), "last.ckpt"),
@@ -304,22 +341,34 @@ FILES += [
     ("report: results a list", REPORT, text("results.json", "[]"), "results.json"),
     ("report: results number", REPORT, text("results.json", "3"), "results.json"),
     ("report: results deep", REPORT, text("results.json", "[" * 99999), "results.json"),
+    (
+        "report: results changed",
+        REPORT,
+        edit_json("results.json", lambda c: c["models"][0].update(task="other")),
+        "results.json was changed",
+    ),
+    (
+        "report: results of another format",
+        REPORT,
+        edit_json("results.json", lambda c: c.update(format=2)),
+        "results.json",
+    ),
     ("report: results pipe", REPORT, replaced("results.json", os.mkfifo), "no finished run"),
     *(
         (
             f"report: {key} is {value!r}",
             REPORT,
-            edit_json("results.json", lambda c, key=key, value=value: c.update({key: value})),
+            edit_results(lambda c, key=key, value=value: c.update({key: value})),
             "results.json",
         )
-        for key in ("task", "method", "results", "seeds", "hashes", "seconds", "facts", "format")
+        for key in ("task", "method", "measurements", "seeds", "hashes", "seconds", "facts")
         for value in (3, None, ["x"])
     ),
     *(
         (
             f"report: presentation is {value!r}",
             REPORT,
-            edit_json("results.json", lambda c, value=value: c.update(presentation=value)),
+            edit_results(lambda c, value=value: c.update(presentation=value), True),
             "results.json",
         )
         for value in (3, None, {}, {"definitions": 3, "headline": 3, "trade_offs": 3})
@@ -328,9 +377,8 @@ FILES += [
         (
             f"report: a result with {change}",
             REPORT,
-            edit_json(
-                "results.json",
-                lambda c, change=change: c["results"].append({"metric": "x", **change}),
+            edit_results(
+                lambda c, change=change: c["results"].append({"metric": "x", **change}), True
             ),
             "results.json",
         )

@@ -221,3 +221,21 @@ def test_trial_fits(mu: Mu) -> None:
     facts = package.metrics.RunResults.load("runs/b").facts
     assert (facts["epochs"], facts["steps"]) == (2, 4)
     assert json.loads(Path("runs/b/fit.json").read_text())["steps"] == 4
+
+
+def test_a_changed_byte_of_a_checkpoint_is_found(mu: Mu, run: str) -> None:
+    """Torch loads such a file without a word."""
+    file = Path(run, "checkpoints/last.ckpt")
+    state = torch.load(file, weights_only=True)["state_dict"]
+    content = bytearray(file.read_bytes())
+    tensor = max(state.values(), key=torch.Tensor.numel)
+    content[bytes(content).find(tensor.numpy().tobytes()) + 3] ^= 1
+    file.write_bytes(content)
+    for words in (
+        ("test", "--run", run, *SUITE),
+        ("fit", "--run", run, "--resume", "--trainer.max_epochs", "2"),
+        ("export", run, "out"),
+        (*ONE, "--run", "runs/d", "--model.backbone.weights", run),
+    ):
+        answer = mu(*words)
+        assert answer.code == 2 and "last.ckpt was changed after" in answer.sentence, words
