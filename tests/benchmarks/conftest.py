@@ -50,7 +50,7 @@ class RandomImages(UnlearningDataModule):
         data = TensorData({"image": images, "label": labels}, np.arange(total))
         bounds = np.cumsum([0, *self.sizes.values()])
         parts = {name: np.arange(bounds[at], bounds[at + 1]) for at, name in enumerate(self.sizes)}
-        self.split = Split("random images", parts, 0, {})
+        self.split = Split("random images", parts, {}, 0)
         self.datasets = {
             name: data.view(indices) for name, indices in parts.items() if len(indices)
         }
