@@ -70,7 +70,8 @@ def launch(command: str, options: Options, config: Mapping[str, Any]) -> int:
     except (ArgumentError, jsonargparse.ArgumentError) as error:
         raise InputError(parser_errors.sentence(error, command, options, config)) from error
     except run_again.FinishedRun as end:
-        print(end)
+        if not rank_of_process():
+            print(end)
     except BaseException as error:
         if session.guard is not None and not session.began:
             session.guard.undo()
@@ -189,9 +190,10 @@ class MuCLI(LightningCLI):
                 run, configs.parse(self._parser(self.command).dump(config, skip_none=False))
             )
             self.session.guard = run_folder.Guard(run)
-        if self.command == "fit" and not rank_of_process():
-            self._check_run(run, config)
-            self.session.guard = run_folder.Guard(run, self.options.overwrite)
+        if self.command == "fit":
+            self._check_run(run, config)  # on every rank, or those that go on would wait for it
+            if not rank_of_process():
+                self.session.guard = run_folder.Guard(run, self.options.overwrite)
         self.session.stage = "build"
 
     def _check_run(self, run: Path, config: Any) -> None:
