@@ -229,7 +229,7 @@ def providers(suite: SuiteIdentity, suites: Sequence[SuiteIdentity]) -> list[int
     """
     positions: set[int] = set()
     for metric in suite.compares:
-        others = [index for index, other in enumerate(suites) if other is not suite]
-        defining = [index for index in others if suites[index].defines(metric)]
-        positions.update(defining or [index for index in others if not suites[index].provides])
+        candidates = [index for index, other in enumerate(suites) if other is not suite]
+        defining = [index for index in candidates if suites[index].defines(metric)]
+        positions.update(defining or [index for index in candidates if not suites[index].provides])
     return sorted(positions)

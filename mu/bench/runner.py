@@ -22,6 +22,7 @@ from mu.bench.planning import Planner
 from mu.bench.run_state import RunState
 from mu.bench.study import Job, Seeds, Study
 from mu.config.components import Components
+from mu.core.run_files import checkpoint_fault
 from mu.utils.errors import InputError
 
 Work = Callable[[], Outcome]
@@ -128,7 +129,8 @@ class Bench:
         folder = run.folder
         is_new = not folder.exists()
         before = RunState.read(run)
-        has_checkpoint = run.fit and run.last_checkpoint.is_file()
+        # a process that is killed may leave half a file on some file systems
+        has_checkpoint = run.fit and checkpoint_fault(run.last_checkpoint) is None
         account = {
             "job": run.job.label,
             "model": run.resolved,

@@ -107,14 +107,14 @@ class SearchBench(Bench):
                 lock.release()
                 reason = trial.user_attrs.get("reason", "")
                 return Outcome(job, "failed" if reason else "reused", None, reason)
-            number, setting = self._ask(job) if trial is None else _asked(trial)
+            trial_number, setting = self._ask(job) if trial is None else _asked(trial)
         except BaseException:
             lock.release()
             raise
 
         def work() -> Outcome:
             try:
-                return self._guarded(job, lambda: self._try(job, number, setting))
+                return self._guarded(job, lambda: self._try(job, trial_number, setting))
             finally:
                 lock.release()
 
@@ -152,7 +152,8 @@ class SearchBench(Bench):
 
         file = self.study.output / JOURNAL
         file.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(file), lock_obj=_JournalLock(file)))
+        lock: Any = _JournalLock(file)
+        return JournalStorage(JournalFileBackend(str(file), lock_obj=lock))
 
     def _name(self, task: str, method: str) -> str:
         """Name of an Optuna study: other settings are another search."""

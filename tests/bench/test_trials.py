@@ -68,14 +68,14 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path: Path) -> 
     """Fails when the trials after an interruption are others than without one."""
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = bench(tmp_path / "whole")
-    assert run(whole, trials_of(whole)) == ["ran"] * 4
+    uninterrupted = bench(tmp_path / "whole")
+    assert run(uninterrupted, trials_of(uninterrupted)) == ["ran"] * 4
     cut = bench(tmp_path / "cut")
     run(cut, trials_of(cut)[:2])
     again = bench(tmp_path / "cut")
     assert run(again, trials_of(again)) == ["reused", "reused", "ran", "ran"]
-    assert settings(again) == settings(whole)
-    assert len({str(setting) for setting in settings(whole).values()}) == 4
+    assert settings(again) == settings(uninterrupted)
+    assert len({str(setting) for setting in settings(uninterrupted).values()}) == 4
 
 
 def test_a_trial_of_a_dead_worker_is_taken_up_with_its_setting(tmp_path: Path) -> None:
@@ -90,8 +90,10 @@ def test_a_trial_of_a_dead_worker_is_taken_up_with_its_setting(tmp_path: Path) -
     assert run(other, [first]) == ["ran"]
     assert settings(other) == asked and len(asked) == 1
     best = _best(other, "random", "SSD", ("avg_gap",))
-    assert best is not None and best["searched"]["trials"] == 1 and best["searched"]["seconds"] == 2.0
-    assert best["searched"]["gap"] == asked[0]["alpha"]
+    assert best is not None
+    summary = best["searched"]
+    assert (summary["trials"], summary["seconds"]) == (1, 2.0)
+    assert summary["gap"] == asked[0]["alpha"]
 
 
 def test_more_trials_add_to_those_that_are_there(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class _Tasks(Pool):
     def __init__(self, bench: Any, executor: Ray) -> None:
         import ray
 
-        self.ray = ray
+        self.ray: Any = ray
         self.limit = executor.workers or ALL
         self.jobs: dict[Any, Job] = {}
         self.workers: dict[Job, str] = {}
