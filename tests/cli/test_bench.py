@@ -214,3 +214,21 @@ def test_report_that_cannot_be_made_leaves_the_last_page_after_a_line_a_run(
     assert "There is no new report: runs cannot be compared." in text
     assert "report.html is still that of the last call." in text
     assert (finished / "out/report.html").read_bytes() == before
+
+
+def test_interrupted_study_says_how_to_go_on_and_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mu.bench.executors.serial import Serial
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Serial, "execute", interrupt)
+    assert command(["bench", study_file(tmp_path), "--tasks", "few", "--seeds", "0"]) == 130
+    error = capsys.readouterr().err
+    assert "0 of 5 runs done" in error and f"mu report {tmp_path / 'out'} shows" in error
+    missing = read_json(tmp_path / "out/study.json")["missing"]
+    assert set(missing) == {
+        f"few/{name}/seed0" for name in ("original", "oracle", "SSD", "FineTune")
+    }
