@@ -180,7 +180,7 @@ class Encoder:
 
         ids = self.tokens(full)
         start = _common_length(ids, self._without_eos(before))
-        end = len(self._without_eos(full))
+        end = len(self._stripped(ids))
         if follows:
             answered = self._without_eos(full[:-follows])
             common = _common_length(ids, answered)
@@ -205,10 +205,14 @@ class Encoder:
 
     def _without_eos(self, text: str) -> list[int]:
         """Token ids of a text; some tokenizers end every text by the end of the sequence."""
-        ids = self.tokens(text)
-        while len(ids) > 1 and ids[-1] == self.eos:
-            ids.pop()
-        return ids
+        return self._stripped(self.tokens(text))
+
+    def _stripped(self, ids: Sequence[int]) -> list[int]:
+        """Token ids without the ends of the sequence behind them."""
+        count = len(ids)
+        while count > 1 and ids[count - 1] == self.eos:
+            count -= 1
+        return list(ids[:count])
 
     def _within_length(self, ids: list[int], text: str, row: str = "") -> list[int]:
         if len(ids) <= self.max_length:

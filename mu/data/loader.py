@@ -236,7 +236,7 @@ class PlanLoader(DataLoader):
         self.served = self._skip
         self.plan_sampler.start = self._skip
         self._skip = 0
-        for batch in super().__iter__():
+        for batch in _readable(super().__iter__()):
             self.served += 1
             yield batch
 
@@ -247,6 +247,16 @@ class PlanLoader(DataLoader):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Skip so many batches at the next start."""
         self._skip = int(state["served"])
+
+
+def _readable(batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches; an InputError of a loader process keeps its sentence, without a traceback in it."""
+    try:
+        yield from batches
+    except InputError as error:
+        if not str(error).startswith("Caught InputError in DataLoader worker"):
+            raise
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
 def _label_orders(parts: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -342,6 +352,9 @@ class EvalLoader(DataLoader):
             pin_memory=pin_memory,
             collate_fn=to_tensors,
         )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return _readable(super().__iter__())
 
 
 class PassthroughLoader:

@@ -19,6 +19,7 @@ from mu.data.loader import EvalLoader, PlanLoader
 from mu.data.plan import DataPlan, Everything, Forget, Paired, Phases, Retain, Union, plan_steps
 from mu.methods import FineTune
 from mu.utils import rng
+from mu.utils.errors import InputError
 from tasks.tensor_data import TensorData
 from tests.support.helpers import classifier, digits, fit
 
@@ -273,3 +274,31 @@ def test_a_fit_says_nothing_about_hooks() -> None:
         warnings.simplefilter("always")
         fit(FineTune(classifier()), digits(), 1)
     assert not [str(warning.message) for warning in heard if "overridden" in str(warning.message)]
+
+
+class _Unreadable(Dataset):
+    """Samples that cannot be read."""
+
+    indices = np.arange(4)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        raise InputError(f"the image {position}.png cannot be read.")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_loader_process_is_its_sentence(workers: int) -> None:
+    """Mutation: torch's message, which begins with the process and holds a traceback."""
+    unreadable = _Unreadable()
+    loaders = [
+        PlanLoader(
+            {"retain": unreadable}, Retain(shuffle=False), {"retain": 2}, 0, workers=workers
+        ),
+        EvalLoader(unreadable, "test", 2, workers=workers),
+    ]
+    for loader in loaders:
+        with pytest.raises(InputError) as refused:
+            list(loader)
+        assert str(refused.value) == "the image 0.png cannot be read."
