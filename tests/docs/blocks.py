@@ -43,7 +43,7 @@ class Block:
     text: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Page and line, for messages."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
@@ -150,7 +150,7 @@ class Session:
             for long, brief in SHORTER_PYTHON:
                 text = re.sub(long, brief, text)
         # lines of a traceback are those of the page
-        exec(compile("\n" * block.line + text, block.place, "exec"), self.namespace)
+        exec(compile("\n" * block.line + text, block.location, "exec"), self.namespace)
 
     def run_command(self, command: Command, block: Block) -> None:
         """Run a command of `mu`; check the words of any other."""
@@ -164,7 +164,7 @@ class Session:
             if argv is not None:
                 self.log.append(shlex.join(["mu", *argv]))
                 code = main(argv)
-                assert code == 0, f"{block.place}: {self.log[-1]} ended with {code}"
+                assert code == 0, f"{block.location}: {self.log[-1]} ended with {code}"
 
     def configure(self, block: Block) -> None:
         """Read the configuration of a command that a script starts on several machines."""
@@ -172,7 +172,7 @@ class Session:
         for command in re.findall(r"\bmu (?:fit|validate|test|predict) .*", joined):
             words = [word for word in shlex.split(command)[1:] if not word.startswith("$")]
             self.log.append(shlex.join(["mu", *words, "--print_config"]))
-            assert main([*words, "--print_config"]) == 0, f"{block.place}: {command}"
+            assert main([*words, "--print_config"]) == 0, f"{block.location}: {command}"
 
     def arguments(self, words: list[str], command: Command) -> list[str] | None:
         """Words of a command as it is run: shortened, or where it is marked only configured."""
@@ -203,13 +203,13 @@ def check_other_program(program: str, words: list[str], block: Block) -> None:
     """
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(words) <= set(targets), f"{block.place}: make {' '.join(words)}"
+        assert set(words) <= set(targets), f"{block.location}: make {' '.join(words)}"
     elif program.endswith("pip"):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         extras = {
             extra for word in words for extra in ",".join(re.findall(r"\[(.*)\]", word)).split(",")
         }
-        assert extras - {""} <= set(project["optional-dependencies"]), block.place
+        assert extras - {""} <= set(project["optional-dependencies"]), block.location
     else:
         usual = (
             "python3",
@@ -222,7 +222,7 @@ def check_other_program(program: str, words: list[str], block: Block) -> None:
             "open",
         )
         launchers = ("torchrun", "sbatch", "srun", "ray")
-        assert program in (*usual, *launchers), f"{block.place}: {program}"
+        assert program in (*usual, *launchers), f"{block.location}: {program}"
 
 
 def pages() -> Iterator[Path]:

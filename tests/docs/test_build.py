@@ -40,14 +40,14 @@ def test_the_site_builds_without_a_warning() -> None:
 def test_tutorials_run_and_show_their_output() -> None:
     """Fails when a cell of a tutorial raises, or its output is missing from the page."""
     assert build("html", MU_EXECUTE="1") == ""
-    for name, shown in {
+    for name, text in {
         "vision": "gradient ascent",
         "diffusion": "attacked:",
         "language": "oracle",
     }.items():
         page = (DOCS / f"_build/html/tutorials/{name}.html").read_text()
         outputs = page.split('class="cell_output')[1:]
-        assert any(shown in output for output in outputs), name
+        assert any(text in output for output in outputs), name
 
 
 def test_examples_of_docstrings() -> None:

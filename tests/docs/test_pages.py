@@ -66,7 +66,7 @@ def test_blocks_have_a_language_that_is_checked(page: Path) -> None:
     reads.
     """
     strange = [
-        block.place
+        block.location
         for block in blocks(page)
         if block.language not in LANGUAGES and not block.language.startswith("{")
     ]
