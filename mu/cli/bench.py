@@ -10,7 +10,7 @@ from mu.bench.component_checks import check_data
 from mu.bench.default_lengths import default_lengths
 from mu.bench.events import STATES, JobEnded
 from mu.bench.executors.base import Executor
-from mu.bench.progress import StudyProgress, display
+from mu.bench.progress import StudyProgress, display, summary
 from mu.bench.runner import Bench
 from mu.bench.study import Study
 from mu.bench.study_file import read_study
@@ -136,7 +136,22 @@ def run_study(
     # 2. runs
     jobs = study.jobs()
     progress = StudyProgress(jobs, executor.workers)
-    index = StudyIndex(whole, command, jobs)
+    _run_jobs(bench, executor, progress, StudyIndex(whole, command, jobs), console)
+    # 3. tables and page
+    counts = {state: progress.count(state) for state in STATES}
+    listing = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    console.print(f"{len(progress.outcomes)} runs: {listing}")
+    return max(_write_report(study, console), 1 if counts["failed"] else 0)
+
+
+def _run_jobs(
+    bench: Bench, executor: Executor, progress: StudyProgress, index: StudyIndex, console: Console
+) -> None:
+    """Run all jobs, show their progress, and keep the index of the runs.
+
+    Raises:
+        KeyboardInterrupt: with what is done and how to go on.
+    """
     index.write()
     try:
         with display(progress, console) as view:
@@ -144,13 +159,13 @@ def run_study(
                 view.show(event)
                 if isinstance(event, JobEnded):
                     index.add(event.outcome)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{summary(progress)}; the same command goes on from there, and mu report "
+            f"{bench.study.output} shows what is done"
+        ) from None
     finally:
         index.write()
-    # 3. tables and page
-    counts = {state: progress.count(state) for state in STATES}
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(f"{len(progress.outcomes)} runs: {summary}")
-    return max(_write_report(study, console), 1 if counts["failed"] else 0)
 
 
 def _write_report(study: Study, console: Console) -> int:
