@@ -99,7 +99,7 @@ def _base(command: str, options: Options) -> dict[str, Any] | None:
     )
     if is_complete:
         return None
-    recorded = run_folder.recorded_config(folder)
+    recorded = run_folder.recorded_config(folder, training=command == "fit")
     return _with_scores(recorded) if command == "validate" else recorded
 
 

@@ -101,8 +101,8 @@ def check_resume(run: Path, recorded: Mapping[str, Any], config: Mapping[str, An
         if not _same_file(old, new):
             raise InputError(
                 f"{run} was trained with {name} {shortened(old, 60)}, not {shortened(new, 60)}, "
-                "and a resumed run keeps its settings; leave the option out, or fit another run "
-                "with another --run."
+                "and a resumed run keeps its settings and its split; leave the option out, or fit "
+                "another run with another --run."
             )
     lengths = [
         {name: section(content, "trainer").get(name) for name in _LENGTH}

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,16 @@ def of_model(model: str | Path) -> Path | None:
     return of_checkpoint(path) if path.suffix == ".ckpt" and path.is_file() else None
 
 
-def recorded_config(run: str | Path) -> dict[str, Any]:
+def recorded_config(run: str | Path, training: bool = False) -> dict[str, Any]:
     """Configuration of a run for another command.
 
+    Args:
+        run: the run folder.
+        training: whether the command trains, and needs the optimizer.
+
     Raises:
-        InputError: for a missing run.
+        InputError: for a missing run, a changed config.yaml, or a run that was made in Python with
+            an object that no file holds.
     """
     from mu.cli.config_files import RECORDED
     from mu.core.run_paths import located
@@ -81,11 +87,39 @@ def recorded_config(run: str | Path) -> dict[str, Any]:
         )
     config = {key: value for key, value in read(run / CONFIG).items() if key in RECORDED}
     check_config(run)
+    _check_live(run, config, training)
     trainer = config.get("trainer") or {}
     config |= {key: located(config[key], run) for key in ("model", "data") if key in config}
     if trainer.get("callbacks"):
         config["trainer"] = {**trainer, "callbacks": located(trainer["callbacks"], run)}
     return config
+
+
+def _check_live(run: Path, config: dict[str, Any], training: bool) -> None:
+    """Refuse live objects; those of the optimizer and its schedule matter to a fit alone."""
+    from mu.utils.spec import is_live
+
+    arguments = (config.get("model") or {}).get("init_args") or {}
+    for name in ("optimizer", "scheduler"):
+        if not training and is_live(arguments.get(name)):
+            del arguments[name]
+    for name in _live_names({key: config.get(key) for key in ("model", "data")}):
+        raise InputError(
+            f"{run} was made in Python with an object as {name} that no file holds; measure it "
+            f"there, with the module of mu.load({str(run)!r}, ...)."
+        )
+
+
+def _live_names(value: Any, name: str = "") -> Iterator[str]:
+    """Dotted names of the arguments of a specification that are live objects."""
+    from mu.utils.spec import is_live
+
+    if is_live(value):
+        yield name
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            part = key if key != "init_args" else ""
+            yield from _live_names(entry, ".".join(word for word in (name, part) if word))
 
 
 def last_checkpoint(run: Path) -> Path:

@@ -299,6 +299,9 @@ def _model(raw: Mapping[str, Any]) -> RunResults:
 
 
 def _measurement(raw: Mapping[str, Any]) -> Measurement:
+    for name, expected in (("results", list), ("presentation", Mapping), ("options", Mapping)):
+        if not isinstance(raw[name], expected):
+            raise TypeError(f"its entry {name!r} is of a wrong type")
     return Measurement(
         **{
             **raw,

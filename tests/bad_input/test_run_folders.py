@@ -270,7 +270,7 @@ FILES += [
         lambda run: None,
         "data.selector.fraction",
     ),
-    ("resume: other method", RESUME + " --model SCRUB", lambda run: None, "model.class_path"),
+    ("resume: other method", RESUME + " --model SCRUB", lambda run: None, "backbone"),
     ("export: no checkpoint", EXPORT, removed(LAST), "last.ckpt"),
     ("export: cut checkpoint", EXPORT, cut(LAST, 0.5), "last.ckpt"),
     ("export: empty checkpoint", EXPORT, text(LAST, ""), "last.ckpt"),

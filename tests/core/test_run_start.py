@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import mu as package
 from callbacks import Accuracy, ResultsWriter
+from mu.backbones import Classifier
 from mu.core.run_start import LastCheckpoint, finished_fit
 from mu.data.split import Split
 from mu.methods import FineTune
@@ -120,3 +123,27 @@ def test_a_tested_checkpoint_of_another_folder_is_linked(mu: Mu) -> None:
     assert mu("test", "--run", "runs/measured").code == 0
     assert mu("export", "runs/measured", "exported").code == 0
     assert package.load("runs/measured").seed == 3
+
+
+def test_a_live_object_is_named(mu: Mu) -> None:
+    """A network of one's own is in no file; a schedule matters to a resume alone."""
+    trainer = Trainer(
+        default_root_dir="runs/a",
+        callbacks=[ResultsWriter()],
+        **SETTINGS,  # type: ignore[arg-type]
+    )
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    backbone = Classifier(network=network, num_classes=10, mean=[0.3], std=[0.4])
+    trainer.fit(FineTune(backbone), datamodule=digits())
+    answer = mu("test", "--run", "runs/a")
+    assert answer.code == 2 and "an object as model.backbone.network" in answer.sentence
+    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
+    trainer = Trainer(
+        default_root_dir="runs/b",
+        callbacks=[ResultsWriter(), Accuracy()],
+        **SETTINGS,  # type: ignore[arg-type]
+    )
+    trainer.fit(FineTune(classifier(), scheduler=schedule), datamodule=digits())
+    assert mu("test", "--run", "runs/b").code == 0
+    answer = mu("fit", "--run", "runs/b", "--resume", "--trainer.max_epochs", "2")
+    assert answer.code == 2 and "an object as model.scheduler" in answer.sentence
