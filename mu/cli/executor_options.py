@@ -56,17 +56,21 @@ def executor_of(arguments: argparse.Namespace) -> Executor:
     Raises:
         InputError: for an option that the executor does not have, or a value out of range.
     """
-    name = arguments.executor or ("local" if arguments.workers else "serial")
+    name = arguments.executor or ("serial" if arguments.workers is None else "local")
     values = {key: getattr(arguments, key) for key in _USERS}
     for key, users in _USERS.items():
         if values[key] is not None and name not in users:
             raise InputError(
-                f"--{key} is an option of --executor {' and '.join(users)}, not of {name}."
+                f"--{key} is an option of --executor {' or '.join(users)}, not of {name}."
             )
     for key in ("workers", "cpus", "gpus"):
         value = values[key]
         if value is not None and value < (0 if key == "gpus" else 1):
-            raise InputError(f"--{key} is {value:g}; give 1 at least.")
+            raise InputError(f"--{key} is {value:g}; give {0 if key == 'gpus' else 1} at least.")
+    if name == "slurm" and arguments.gpus is not None and arguments.gpus % 1:
+        raise InputError(
+            f"--gpus is {arguments.gpus:g}, but Slurm gives whole GPUs; give a whole number."
+        )
     return _make(name, arguments)
 
 
