@@ -123,6 +123,16 @@ def test_a_language_model_leaves_its_weights_where_they_are(mu: Mu, tmp_path: Pa
     assert isinstance(load("runs/authors"), PretrainedModel)
 
 
+def test_its_predictions_and_scores_need_no_fit_either(mu: Mu, theirs: str) -> None:
+    words = (theirs, "-c", "task.yaml", "-c", "silent.yaml")
+    scores = mu("validate", *words, "--trainer.limit_val_batches", "1.0")
+    assert scores.code == 0 and "forget/accuracy" in scores.out, scores.err
+    assert not Path("runs").exists()
+    answer = mu("predict", *words)
+    assert answer.code == 0, answer.err
+    assert Path("runs/theirs/predictions.safetensors").is_file()
+
+
 def test_the_model_may_stand_behind_the_options(mu: Mu, theirs: str) -> None:
     answer = mu("test", *MEASURE, "--trainer.limit_test_batches", "1.0", theirs)
     assert answer.code == 0, answer.err
