@@ -16,6 +16,7 @@ from mu.config.classes import find
 from mu.config.components import Components, merge
 from mu.config.trainer_values import missing_length
 from mu.utils.errors import RunError
+from mu.utils.progress import without_progress_bars
 from mu.utils.quiet import quiet
 
 QUIET: dict[str, Any] = {
@@ -263,7 +264,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Silence Lightning's notices too, which would tear the progress display; see `quiet`."""
+    """Silence Lightning's notices and the bars of suites, which would tear the progress display."""
     loggers = [
         logging.getLogger(name)
         for name in (
@@ -276,7 +277,7 @@ def silent() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with quiet():
+        with quiet(), without_progress_bars():
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

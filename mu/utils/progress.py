@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+_disabled = ContextVar("disabled", default=False)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Disable the bars of `progress_bar` for a while, where a display of its own shows progress.
+
+    Example:
+        >>> with without_progress_bars():
+        ...     list(progress_bar([1, 2], "work", delay=0.0))
+        [1, 2]
+    """
+    token = _disabled.set(True)
+    try:
+        yield
+    finally:
+        _disabled.reset(token)
 
 
 def progress_bar(
@@ -43,7 +62,7 @@ def progress_bar(
     return tqdm(
         items,
         desc=description,
-        disable=disable,
+        disable=disable or _disabled.get(),
         unit_scale=unit_scale,
         delay=delay,
         leave=False,
