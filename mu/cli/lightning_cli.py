@@ -21,7 +21,7 @@ from mu.cli.displays import default_displays
 from mu.cli.fit_commands import COMMANDS, MORE_OPTIONS
 from mu.cli.list import print_table
 from mu.cli.options import Options
-from mu.cli.original_weights import forget_origin
+from mu.cli.original_weights import check_origin, forget_origin, missing_origin
 from mu.cli.results_table import print_results
 from mu.cli.session import Session, translated
 from mu.cli.trainer_callbacks import SaveConfig, SavePretrained, WritePredictions
@@ -105,6 +105,7 @@ class MuCLI(LightningCLI):
         self.command = command
         self.options = options
         self.session = session
+        self.missing_origin = ""
         description, _ = COMMANDS[command]
         # an abbreviated option would be taken for a longer one, so a misspelt one would pass
         common = {
@@ -192,6 +193,10 @@ class MuCLI(LightningCLI):
             self.session.guard = run_folder.Guard(run)
         if self.command == "fit":
             self._check_run(run, config)  # on every rank, or those that go on would wait for it
+            if config.ckpt_path is not None:
+                self.missing_origin = missing_origin(config.model, run)
+                if self.missing_origin:
+                    forget_origin(config.model)
             if not rank_of_process():
                 self.session.guard = run_folder.Guard(run, self.options.overwrite)
         self.session.stage = "build"
@@ -260,6 +265,8 @@ class MuCLI(LightningCLI):
                 "super().__init__(backbone, ...); call it first."
             )
         self.model.serves_only = self._only_evaluates(self.config[self.command])
+        if self.missing_origin:
+            check_origin(self.model, self.missing_origin)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build with the logger and callbacks of a run folder, and the plugins' callbacks."""

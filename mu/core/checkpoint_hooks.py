@@ -25,6 +25,8 @@ class CheckpointHooks(LightningModule):
         original_hash: hash of the weights that the run began from.
         base: untrained weights that checkpoints leave out; None before `configure_model`.
         stored_base: hash of those that the loaded checkpoint left out.
+        original_is_gone: whether a resumed run is built without the original weights, which are not
+            there any more.
         run_settings: hash of the settings in the run's config.yaml that a resume may not change.
     """
 
@@ -38,6 +40,7 @@ class CheckpointHooks(LightningModule):
     trains_from_scratch: bool
     facts: dict[str, Any]
     run_settings: str = ""
+    original_is_gone: bool = False
     _recipe: str | None
     _epoch_end_pending: bool
 

@@ -31,6 +31,8 @@ class Method(Protocol):
             visit.
         shard: how batches are divided among ranks: by `rows` or in whole `batches`.
         original_hash: of the weights that the run began from.
+        original_is_gone: whether a resumed run is built without the original weights, which are not
+            there any more.
         run_settings: hash of the settings in the run's config.yaml that a resume may not change.
         default_epochs: epochs of a fit whose trainer has neither `max_epochs` nor `max_steps`.
         default_steps: optimizer steps of such a fit, in place of epochs.
@@ -45,6 +47,7 @@ class Method(Protocol):
     shard: str
     original_hash: str
     run_settings: str
+    original_is_gone: bool
     stopwatch: Stopwatch
     default_epochs: int
     default_steps: int | None

@@ -62,7 +62,7 @@ def run_record(method: Method, recipe: str) -> dict[str, Any]:
 def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
     """Refuse to resume from other original weights, with another seed or on another split.
 
-    It warns of another number of CPU threads, among which torch divides its sums.
+    Where the original weights are gone, their hash is the checkpoint's. It warns of another number of CPU threads, among which torch divides its sums.
 
     Args:
         method: the module of the run that resumes.
@@ -82,6 +82,8 @@ def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
             f"the run was begun on another split of the data ({record['split']}, not {split}); "
             "resume with the same data, selector and split seed, or begin another run."
         )
+    if method.original_is_gone:
+        method.original_hash = record.get("original_hash", "")
     if method.original_hash and record.get("original_hash") not in ("", None, method.original_hash):
         raise InputError(
             f"the checkpoint began from original weights {record['original_hash']}, but the "

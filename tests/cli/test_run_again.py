@@ -239,3 +239,24 @@ def test_a_changed_byte_of_a_checkpoint_is_found(mu: Mu, run: str) -> None:
     ):
         answer = mu(*words)
         assert answer.code == 2 and "last.ckpt was changed after" in answer.sentence, words
+
+
+def test_resume_without_the_original_where_the_checkpoint_holds_what_is_needed(mu: Mu) -> None:
+    """A method that compares with the original while it trains says so."""
+    assert mu(*ONE, "--model", "Train", "--run", "runs/original").code == 0
+    for name, method in (("a", "FineTune"), ("b", "BadTeacher")):
+        words = ("--model", method, "--model.backbone.weights", "runs/original")
+        assert mu(*ONE, *words, "--run", f"runs/{name}").code == 0
+    shutil.copytree("runs/a", "runs/whole")
+    words = ("--resume", "--trainer.max_epochs", "2")
+    assert mu("fit", "--run", "runs/whole", *words).code == 0
+    shutil.rmtree("runs/original")
+    answer = mu("fit", "--run", "runs/a", *words)
+    assert answer.code == 0, answer.err
+    states = [
+        torch.load(f"runs/{n}/checkpoints/last.ckpt", weights_only=True) for n in ("a", "whole")
+    ]
+    assert weights_hash(states[0]["state_dict"]) == weights_hash(states[1]["state_dict"])
+    assert states[0]["mu"]["original_hash"] == states[1]["mu"]["original_hash"]
+    answer = mu("fit", "--run", "runs/b", *words)
+    assert answer.code == 2 and "runs/original holds its weights no more" in answer.sentence
