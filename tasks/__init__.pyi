@@ -14,6 +14,7 @@ from .images import CIFAR100 as CIFAR100
 from .images import SVHN as SVHN
 from .images import ArrayImages as ArrayImages
 from .images import ImageFolder as ImageFolder
+from .junk import JunkImages as JunkImages
 from .prompts import PromptData as PromptData
 from .prompts import PromptList as PromptList
 from .selectors import IndexFile as IndexFile

@@ -27,6 +27,11 @@ _LARGE = 2**15  # values of an image
 class Augmentation(ABC):
     """Base of augmentations, keyed by seed, index and visit."""
 
+    @property
+    def highest_label(self) -> int:
+        """Largest label that the augmentation itself gives; -1 where it keeps labels."""
+        return -1
+
     @abstractmethod
     def __call__(self, part: Batch, seed: int) -> Batch:
         """Batch with a new `image`.
@@ -116,6 +121,10 @@ class Compose(Augmentation):
     """Sequence of augmentations with independent draws, so that one class may occur twice."""
 
     steps: Sequence[Augmentation]
+
+    @property
+    def highest_label(self) -> int:
+        return max((step.highest_label for step in self.steps), default=-1)
 
     def __call__(self, part: Batch, seed: int) -> Batch:
         """Augmented batch, see `Augmentation`."""

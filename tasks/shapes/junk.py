@@ -39,6 +39,11 @@ class JunkImages:
     attribute: Attribute
     label: int
 
+    @property
+    def highest_label(self) -> int:
+        """Label of junk, the largest of all."""
+        return self.label
+
     def __call__(self, part: dict[str, Any], seed: int) -> dict[str, Any]:
         """Batch with junk in `image` and `label`, keyed by (seed, index, visit)."""
         index = part["index"]

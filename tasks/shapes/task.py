@@ -131,11 +131,6 @@ class Shapes(UnlearningDataModule):
         self.test_size = test_size
         self.split_seed = split_seed
 
-    @property
-    def num_classes(self) -> int:
-        """Number of values of the concept's attribute, and one for junk."""
-        return len(NAMES[self.attribute]) + (self.junk > 0)
-
     def make(self) -> None:
         """Render the images."""
         world = self.split_seed * _WORLD

@@ -88,9 +88,9 @@ def check_labels(task: Any, num_classes: int) -> None:
 def _warn_of_unused_classes(task: Any, highest: int, num_classes: int) -> None:
     """Warn where the network has classes that no sample of the task has.
 
-    A task whose augmentation gives labels of its own (junk images) states its `num_classes`.
+    An augmentation may give labels of its own, to junk images.
     """
-    highest = max(highest, (getattr(task, "num_classes", None) or 0) - 1)
+    highest = max(highest, getattr(getattr(task, "augmentation", None), "highest_label", -1))
     # of other datasets only the first samples are known
     if highest + 1 < num_classes and all(
         hasattr(dataset, "stored") for dataset in task.datasets.values()
