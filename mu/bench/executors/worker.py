@@ -41,6 +41,7 @@ class Assignment:
     @classmethod
     def to(cls, bench: Any, threads: int | None = None) -> Assignment:
         """Assignment that builds a Bench like another one."""
+        _ = bench.study.weights  # hashed once, and sent along
         return cls(type(bench), bench.study, bench.debug, threads)
 
     def build(self) -> Any:
