@@ -29,26 +29,36 @@ def read_study(
     Raises:
         InputError: names the file, the key and what would be right.
     """
-    # 1. the file
-    if file_fault(path) == "does not exist":
-        path = find_config(path)
-        if file_fault(path) == "does not exist":
-            raise InputError(f"there is no study file {path}.")
-    path = Path(path)
+    path = _study_path(path)
     raw = read_yaml(path)
     if not isinstance(raw, Mapping):
         keys = ", ".join(entry.name for entry in entries(StudyFile))
         raise InputError(f"{path} is not a study: it should be a mapping with {keys}.")
-    # 2. presets, overrides and checks
-    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
-    raw = with_overrides(path, raw, pairs)
+    raw = with_overrides(
+        path, raw, overrides.items() if isinstance(overrides, Mapping) else overrides
+    )
     check_names(path, raw)
     check_entries(path, raw)
+    study = _study(path, raw)
+    _check_suites(path, study)
+    return study
+
+
+def _study_path(path: str | Path) -> Path:
+    """The file itself, or the configuration of that name."""
+    if file_fault(path) == "does not exist":
+        path = find_config(path)
+        if file_fault(path) == "does not exist":
+            raise InputError(f"there is no study file {path}.")
+    return Path(path)
+
+
+def _study(path: Path, raw: Mapping[str, Any]) -> Study:
+    """Study of checked entries."""
     name = raw.get("name") or path.stem
     if not raw.get("output"):
         check_folder_name(name, f"{path}: the name")
-    # 3. the study
-    study = Study(
+    return Study(
         name=name,
         output=Path(raw.get("output") or Path("runs") / name),
         seeds=_seeds(path, raw.get("seeds", [0])),
@@ -65,8 +75,6 @@ def read_study(
         search=raw.get("search") or {},
         threads=raw.get("threads"),
     )
-    _check_suites(path, study)
-    return study
 
 
 def _check_suites(path: Path, study: Study) -> None:

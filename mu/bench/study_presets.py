@@ -30,36 +30,32 @@ def with_presets(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
         InputError: for a configuration that does not exist, or holds nothing of that sort.
     """
     study = merge(raw)
-    # 1. tasks, and the backbone that their configurations name
-    backbones: list[Any] = []
     tasks = _mapping(study.get("tasks"))
+    backbones = []
     for name, spec in tasks.items():
-        key = f"{path}: tasks.{name}"
-        spec = _as_mapping(spec)
-        if isinstance(spec, Mapping) and spec.get("preset"):
-            content = configuration(f"{key}.preset", spec["preset"])
-            backbones.append(_mapping(_mapping(content.get("model")).get("init_args")))
-            spec = merge(_section(f"{key}.preset", spec["preset"], content, "data"), _rest(spec))
-        tasks[name] = spec
-    if not study.get("backbone"):
-        backbone = _common_backbone(
-            path, [entry["backbone"] for entry in backbones if "backbone" in entry]
-        )
-        if backbone is not None:
-            study["backbone"] = backbone
-    # 2. methods, and what differs of them on a task
-    owners = {"methods": study} | {
-        f"tasks.{name}.methods": spec for name, spec in tasks.items() if isinstance(spec, Mapping)
-    }
-    for key, owner in owners.items():
+        tasks[name], backbone = _task(f"{path}: tasks.{name}", _as_mapping(spec))
+        backbones += [backbone] if backbone else []
+    if backbones and not study.get("backbone"):
+        study["backbone"] = _common_backbone(path, backbones)
+    task_specs = {f"tasks.{key}": spec for key, spec in tasks.items() if isinstance(spec, dict)}
+    for key, owner in {"": study, **task_specs}.items():
         methods = _mapping(owner.get("methods"))
+        prefix = f"{path}: {key}.methods" if key else f"{path}: methods"
         for name, spec in methods.items():
-            methods[name] = _method(f"{path}: {key}.{name}", _as_mapping(spec), tasks)
-    # 3. suites
-    for owner in [study, *(spec for spec in tasks.values() if isinstance(spec, Mapping))]:
+            methods[name] = _method(f"{prefix}.{name}", _as_mapping(spec), tasks)
         if isinstance(owner.get("suites"), list):
             owner["suites"] = _suites(path, owner["suites"])
     return study
+
+
+def _task(key: str, spec: Any) -> tuple[Any, Any]:
+    """Task with its preset written out, and the backbone that the preset names."""
+    if not isinstance(spec, Mapping) or not spec.get("preset"):
+        return spec, None
+    content = configuration(f"{key}.preset", spec["preset"])
+    task = merge(_section(f"{key}.preset", spec["preset"], content, "data"), _rest(spec))
+    arguments = _mapping(_mapping(content.get("model")).get("init_args"))
+    return task, arguments.get("backbone")
 
 
 def _method(key: str, spec: Any, tasks: Mapping[str, Any]) -> Any:
@@ -91,7 +87,7 @@ def _common_backbone(path: Path, backbones: list[Any]) -> Any:
             f"{path}: the presets of the tasks have different backbones; write the study's under "
             "`backbone`."
         )
-    return backbones[0] if backbones else None
+    return backbones[0]
 
 
 def _suites(path: Path, entries: list[Any]) -> list[Any]:
