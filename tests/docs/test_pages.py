@@ -20,7 +20,7 @@ SHORT = (
     (r"test .*concepts", "--trainer.callbacks.erased.limit 2 --trainer.callbacks.kept.limit 4"),
     (r"bench .*(shapes|authors)", "--check"),
     (r"bench .*quickstart", "--tasks class --seeds 0"),
-    (r"bench .*digits", "--tasks three --seeds 0"),
+    (r"bench .*digits", "--tasks three --seeds 0 --set recipe.trainer.max_epochs=2"),
 )
 """Options that shorten commands in `make test`, by the beginning of the command."""
 PAGES = [page for page in pages() if blocks(page)]
