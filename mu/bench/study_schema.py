@@ -135,7 +135,7 @@ class MethodEntry:
         trainer: arguments of its Trainer, over the study's.
         forget_batch_size: forget samples a step, in place of the task's.
         search: what `mu bench --search` searches, by argument: `optimizer.lr`, `mask.keep`.
-        searched: what a search said about these settings (trials, gap, seconds); the report shows it.
+        searched: what a search said about these settings, for the report: trials, gap, seconds.
         skip: reason why the method is not run, for example on one task.
     """
 
