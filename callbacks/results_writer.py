@@ -20,6 +20,7 @@ from mu.core.pretrained_model import PretrainedModel
 from mu.core.run_start import (
     add_last_checkpoint,
     check_folder,
+    check_resumed,
     config_of,
     finished_fit,
     write_files,
@@ -97,7 +98,10 @@ class ResultsWriter(Callback, Reconstructible):
         """Write config.yaml, base models and split.json, unless the command line does."""
         if not _is_written(trainer):
             module = module_of(pl_module)
-            write_start(trainer, module, config_of(trainer, module, default_callbacks))
+            text = config_of(trainer, module, default_callbacks)
+            if trainer.global_step:
+                check_resumed(trainer, text)
+            write_start(trainer, module, text)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the end of a fit, or what a test measured, on rank zero."""

@@ -9,7 +9,7 @@ from typing import Any
 from mu.cli.config_files import read, section
 from mu.cli.run_folder import CONFIG, LAST
 from mu.utils.errors import InputError
-from mu.utils.run_config import differences, fixed_settings
+from mu.utils.run_config import changed_setting, differences, fixed_settings
 from mu.utils.run_layout import RESULTS
 from mu.utils.text_files import shortened
 
@@ -100,15 +100,14 @@ def check_resume(run: Path, recorded: Mapping[str, Any], config: Mapping[str, An
     for name, old, new in differences(fixed_settings(recorded), fixed_settings(config)):
         if not _same_file(old, new):
             raise InputError(
-                f"{run} was trained with {name} {shortened(old, 60)}, not {shortened(new, 60)}, "
-                "and a resumed run keeps its settings and its split; leave the option out, or fit "
-                "another run with another --run."
+                f"{changed_setting(run, name, old, new)}; leave the option out, or fit another run "
+                "with another --run."
             )
-    lengths = [
+    before, now = (
         {name: section(content, "trainer").get(name) for name in _LENGTH}
         for content in (recorded, config)
-    ]
-    if not any(differences(*lengths)):
+    )
+    if before == now:
         _end_if_finished(run, "a larger --trainer.max_epochs trains it further")
 
 

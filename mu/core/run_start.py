@@ -21,11 +21,14 @@ from mu.utils.run_config import (
     FREE_DATA,
     HASH,
     SETTINGS,
+    changed_setting,
     config_line,
+    differences,
+    fixed_settings,
     write_config,
 )
 from mu.utils.run_layout import CHECKPOINT, CONFIG, FIT, SPLIT
-from mu.utils.spec import Reconstructible, to_spec
+from mu.utils.spec import Reconstructible, is_live, to_spec, with_defaults
 from mu.utils.text_files import Dumper, Loader, read_yaml
 
 _OF_TRAINER = (
@@ -46,6 +49,10 @@ _OF_TRAINER = (
     "num_nodes",
 )
 """Attributes of a Trainer that a config.yaml records under the same name."""
+
+
+_BY_HASH = ("weights", "pretrained", "model", "network", "init_seed")
+"""Arguments of backbones that the hash of the original weights stands for."""
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -164,6 +171,33 @@ def write_start(trainer: Trainer, module: LightningModule, text: str) -> None:
     settings = trainer.strategy.broadcast(settings)
     if isinstance(module, UnlearningModule):
         module.run_settings = settings
+
+
+def check_resumed(trainer: Trainer, text: str) -> None:
+    """Refuse to resume a fit that was written in Python with settings that change what was trained.
+
+    Original weights are compared by their hash, when the checkpoint is loaded.
+
+    Args:
+        trainer: in `on_train_start`, when a checkpoint was loaded.
+        text: configuration of the fit as YAML.
+
+    Raises:
+        InputError: names the first setting that differs, with both values.
+    """
+    run = Path(trainer.default_root_dir)
+    if not (run / CONFIG).is_file():
+        return
+    recorded, config = (
+        with_defaults(fixed_settings(content))
+        for content in (read_yaml(run / CONFIG), yaml.load(text, Loader=Loader))
+    )
+    for name, old, new in differences(recorded, config):
+        if name.rpartition(".")[2] in _BY_HASH or is_live(old) or is_live(new):
+            continue
+        if name == "seed_everything":  # a Trainer in Python does not have it
+            continue
+        raise InputError(f"{changed_setting(run, name, old, new)}; take the same, or another run.")
 
 
 def resumed_config(recorded: dict[str, Any], config: dict[str, Any]) -> str:

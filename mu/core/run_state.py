@@ -62,7 +62,8 @@ def run_record(method: Method, recipe: str) -> dict[str, Any]:
 def check_resumable(method: Method, record: Mapping[str, Any]) -> None:
     """Refuse to resume from other original weights, with another seed or on another split.
 
-    Where the original weights are gone, their hash is the checkpoint's. It warns of another number of CPU threads, among which torch divides its sums.
+    Where the original weights are gone, their hash is the checkpoint's. It warns of another number
+    of CPU threads, among which torch divides its sums.
 
     Args:
         method: the module of the run that resumes.

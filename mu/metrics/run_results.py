@@ -168,11 +168,11 @@ class RunResults:
         with locked(folder / LOCK):
             entries = RunResults.load_all(folder) if (folder / RESULTS).exists() else []
             same = [entry for entry in entries if entry.same_model(self)]
-            others = [entry for entry in entries if not entry.same_model(self)]
+            further = [entry for entry in entries if not entry.same_model(self)]
             merged = self
             for entry in same:
                 merged = merged.merged_over(entry)
-            entries = [_model_entry(entry) for entry in [*others, merged]]
+            entries = [_model_entry(entry) for entry in [*further, merged]]
             models = json.loads(json.dumps(entries, allow_nan=False))
             content = {"format": FORMAT, "models": models}
             write_json(folder / RESULTS, {"hash": digest(content), **content})

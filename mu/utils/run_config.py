@@ -14,7 +14,7 @@ from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_text
 from mu.utils.fingerprint import digest, fits_checksums
 from mu.utils.run_layout import CONFIG, SPLIT
-from mu.utils.text_files import Loader, file_fault, read_text
+from mu.utils.text_files import Loader, file_fault, read_text, shortened
 
 HASH = "# hash: "
 """First words of the line with the hash of the lines below it."""
@@ -100,6 +100,14 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
             yield from differences(old.get(name), new.get(name), inner)
     elif old != new:
         yield key, old, new
+
+
+def changed_setting(run: Path, name: str, old: Any, new: Any) -> str:
+    """Clause about a setting that a resume would change."""
+    return (
+        f"{run} was trained with {name} {shortened(old, 60)}, not {shortened(new, 60)}, and a "
+        "resumed run keeps its settings and its split"
+    )
 
 
 def write_config(run: Path, text: str, directory: Path | str) -> str:

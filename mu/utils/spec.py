@@ -153,6 +153,31 @@ def is_live(spec: Any) -> bool:
     )
 
 
+def with_defaults(spec: Any) -> Any:
+    """Specification with every argument that has a default, and each class by its public path.
+
+    Two specifications of equal objects are equal then, however they were written.
+    """
+    if isinstance(spec, list):
+        return [with_defaults(item) for item in spec]
+    if not isinstance(spec, Mapping):
+        return spec
+    if not isinstance(spec.get("class_path"), str):
+        return {key: with_defaults(value) for key, value in spec.items()}
+    arguments = {key: with_defaults(value) for key, value in (spec.get("init_args") or {}).items()}
+    try:
+        cls = find_class(spec["class_path"], BUILDABLE)
+        parameters = inspect.signature(cls.__init__).parameters.values()
+    except (InputError, TypeError, ValueError):  # a class that is gone, or without a signature
+        return {"class_path": spec["class_path"], "init_args": arguments}
+    defaults = {
+        parameter.name: with_defaults(to_spec(parameter.default))
+        for parameter in parameters
+        if parameter.default is not parameter.empty
+    }
+    return {"class_path": class_path(cls), "init_args": {**defaults, **arguments}}
+
+
 def from_spec(spec: Any, allow: Iterable[type] = ()) -> Any:
     """Object built from the plain data of `to_spec`.
 

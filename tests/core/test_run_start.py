@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from tests.cli.conftest import Mu
 from tests.cli.conftest import mu as mu
 from tests.support.helpers import classifier, digits
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "accelerator": "cpu",
     "logger": False,
     "enable_progress_bar": False,
@@ -37,7 +38,7 @@ def fitted(run: str, **settings: object) -> Trainer:
     """Trainer of a fit in a run folder, with the recorder alone."""
     trainer = Trainer(
         default_root_dir=run,
-        **{"callbacks": [ResultsWriter(), Accuracy()], **SETTINGS, **settings},  # type: ignore[arg-type]
+        **{"callbacks": [ResultsWriter(), Accuracy()], **SETTINGS, **settings},
     )
     trainer.fit(FineTune(classifier(), seed=3), datamodule=digits())
     return trainer
@@ -98,7 +99,7 @@ def test_results_of_weights_in_memory_do_not_count_for_the_checkpoint(tmp_path: 
     other = Trainer(
         default_root_dir=str(tmp_path),
         callbacks=[ResultsWriter(), Accuracy()],
-        **SETTINGS,  # type: ignore[arg-type]
+        **SETTINGS,
     )
     other.test(FineTune(classifier(), seed=3), datamodule=digits(), verbose=False)
     assert len(RunResults.load_all(tmp_path)) == 2
@@ -111,7 +112,7 @@ def test_a_tested_checkpoint_of_another_folder_is_linked(mu: Mu) -> None:
     trainer = Trainer(
         default_root_dir="runs/measured",
         callbacks=[ResultsWriter(), Accuracy()],
-        **SETTINGS,  # type: ignore[arg-type]
+        **SETTINGS,
     )
     trainer.test(
         FineTune(classifier(), seed=3),
@@ -130,7 +131,7 @@ def test_a_live_object_is_named(mu: Mu) -> None:
     trainer = Trainer(
         default_root_dir="runs/a",
         callbacks=[ResultsWriter()],
-        **SETTINGS,  # type: ignore[arg-type]
+        **SETTINGS,
     )
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     backbone = Classifier(network=network, num_classes=10, mean=[0.3], std=[0.4])
@@ -141,9 +142,38 @@ def test_a_live_object_is_named(mu: Mu) -> None:
     trainer = Trainer(
         default_root_dir="runs/b",
         callbacks=[ResultsWriter(), Accuracy()],
-        **SETTINGS,  # type: ignore[arg-type]
+        **SETTINGS,
     )
     trainer.fit(FineTune(classifier(), scheduler=schedule), datamodule=digits())
     assert mu("test", "--run", "runs/b").code == 0
     answer = mu("fit", "--run", "runs/b", "--resume", "--trainer.max_epochs", "2")
     assert answer.code == 2 and "an object as model.scheduler" in answer.sentence
+
+
+def test_a_resume_in_python_refuses_what_would_change_the_past(mu: Mu) -> None:
+    """Of a run of the command line too, whose configuration has every default."""
+    fitted("runs/a")
+    answer = mu("fit", "--run", "runs/a", "--resume", "--trainer.max_epochs", "2")
+    assert answer.code == 0, answer.err
+
+    def resume(clip: float | None = None, **changes: Any) -> None:
+        trainer = Trainer(
+            default_root_dir="runs/a",
+            callbacks=[ResultsWriter()],
+            gradient_clip_val=clip,
+            **{**SETTINGS, "max_epochs": 3},
+        )
+        trainer.fit(
+            FineTune(classifier(), seed=3, **changes),
+            datamodule=digits(),
+            ckpt_path="runs/a/checkpoints/last.ckpt",
+            weights_only=True,
+        )
+
+    sgd = partial(torch.optim.SGD, lr=0.5, momentum=0.9)
+    with pytest.raises(InputError, match=r"trained with model.optimizer.lr 0\.01, not 0\.5"):
+        resume(optimizer=sgd)
+    with pytest.raises(InputError, match=r"trainer.gradient_clip_val None, not 1\.0"):
+        resume(clip=1.0)
+    resume()
+    assert finished_fit(Path("runs/a")) is not None
