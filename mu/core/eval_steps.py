@@ -108,10 +108,13 @@ class EvaluationSteps(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the curves under `split/score`."""
-        for key, metric in self._curves.items():
+        values = {key: metric.compute() for key, metric in self._curves.items()}
+        for key, value in values.items():
             # equal on all ranks, whose largest value is then exactly that one
-            self.log(key, metric.compute(), sync_dist=self.world_size > 1, reduce_fx="max")
-            metric.reset()
+            self.log(key, value, sync_dist=self.world_size > 1, reduce_fx="max")
+            self._curves[key].reset()
+        if self.trainer.validating:
+            self._print_once(self.trainer.validate_loop, values.items())
 
     def curve_keys(self) -> list[str]:
         """Names under which validation logs (`forget/loss`)."""
@@ -165,6 +168,24 @@ class EvaluationSteps(LightningModule):
                     rank_zero_only=True,  # so that nothing is reduced
                     sync_dist=self.world_size > 1,
                 )
+
+    def on_test_epoch_end(self) -> None:
+        """Print the results of the suites, unless the trainer's `verbose` is false."""
+        self._print_once(
+            self.trainer.test_loop,
+            [(result.metric, result.value) for result in self.results if result.value is not None],
+        )
+
+    def _print_once(self, loop: Any, values: Iterable[tuple[str, Any]]) -> None:
+        """Print metrics in place of a loop's table, which has a column for each data loader."""
+        values = list(values)
+        if not (loop.verbose and values):
+            return
+        loop.verbose = False  # of this test alone: the trainer sets it before each
+        if self.trainer.is_global_zero:
+            width = max(len(name) for name, _ in values)
+            for name, value in values:
+                print(f"{name:<{width}}  {float(value):.6g}")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Index, split and prediction of each sample."""

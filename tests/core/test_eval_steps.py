@@ -80,3 +80,21 @@ def test_curves_take_one_pass_for_all_scores(tmp_path: Path) -> None:
         "retain/loss",
         "retain/accuracy",
     }
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_library_trainer_prints_each_number_once(
+    verbose: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when Lightning's table shows every number for each of the data loaders."""
+    module = FineTune(classifier())
+    evaluating = trainer(callbacks=[Accuracy()], limit_val_batches=1.0)
+    task = digits(curves=["forget", "retain"])
+    evaluating.test(module, task, verbose=verbose)
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines if line]
+    assert names == [result.metric for result in module.results] * verbose
+    evaluating.validate(module, task, verbose=verbose)
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+    expected = ["forget/loss", "forget/accuracy", "retain/loss", "retain/accuracy"]
+    assert names == expected * verbose
