@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -168,8 +169,10 @@ def nested_setting(argument: str, value: Any) -> dict[str, Any]:
 
 @contextmanager
 def _naming(key: str) -> Iterator[None]:
-    """Put the key of the study's entry before the sentence of an error."""
+    """Put the key of the study's entry before the sentence of an error, and into its options."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{key}: {error}") from error
+        # the sentences are about `mu fit`, which has other options
+        sentence = re.sub(r"--(?:data|model)\.(\S+) VALUE", rf"--set {key}.\1=VALUE", str(error))
+        raise InputError(f"{key}: {sentence}") from error
