@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -161,14 +162,30 @@ def _connect(ray: Any, executor: Ray, study: Study) -> None:
             **settings,
         )
         return
+    _check_reachable(executor.address)
     try:
         ray.init(address=executor.address, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"there is no Ray cluster at {executor.address} ({reason}); start one with ray start "
-            "--head, or leave out --address."
-        ) from error
+        raise _no_cluster(executor.address, error) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nothing answers, which Ray itself tries for a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`, `local`
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(
+        f"there is no Ray cluster at {address} ({reason}); start one with ray start --head, or "
+        "leave out --address."
+    )
 
 
 def _on_this_node(ray: Any) -> dict[str, Any]:
