@@ -29,8 +29,9 @@ from mu.core.run_start import (
 )
 from mu.metrics.run_outputs import load_outputs, save_outputs
 from mu.metrics.run_results import Measurement, RunResults, versions
+from mu.utils.checksums import checkpoint_digest
 from mu.utils.errors import InputError
-from mu.utils.fingerprint import checkpoint_digest, source_hash
+from mu.utils.fingerprint import source_hash
 from mu.utils.run_config import SETTINGS, config_line
 from mu.utils.run_layout import CHECKPOINT, FIT, OUTPUTS, RESULTS, SPLIT
 from mu.utils.spec import Reconstructible, class_path, to_spec

@@ -166,17 +166,15 @@ class TextSuite(Suite):
             return None
         if self.oracle is None:
             return SelfOracle() if isinstance(module, Retrain) else None
+        if Path(self.oracle).resolve() == run_folder(trainer).resolve():
+            return SelfOracle()
         if not Path(self.oracle).exists():
             raise InputError(
                 f"there is no oracle at {self.oracle}; "
                 f"{oracle_commands(self.oracle, fine_tuned=True)} make one (BASE: the model before "
                 "it learnt the data)."
             )
-        return (
-            SelfOracle()
-            if Path(self.oracle).resolve() == run_folder(trainer).resolve()
-            else OracleFile(self.oracle)
-        )
+        return OracleFile(self.oracle)
 
     def _oracle(self, graph: Graph, module: UnlearningModule) -> OracleLog | None:
         if self._log is None and isinstance(self.oracle, Backbone):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mu.data.split import Split
+from mu.utils.checksums import checkpoint_digest, fits_checksums
 from mu.utils.errors import InputError
-from mu.utils.fingerprint import checkpoint_digest, fits_checksums
 from mu.utils.run_config import SETTINGS, check_belongs, check_config, config_line
 from mu.utils.run_layout import CHECKPOINT, CONFIG, SPLIT
 from mu.utils.text_files import file_fault

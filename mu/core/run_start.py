@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mu.core.module import UnlearningModule
 from mu.core.run_paths import save_bases
+from mu.utils.checksums import checkpoint_digest
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_json
-from mu.utils.fingerprint import checkpoint_digest
 from mu.utils.run_config import (
     DIRECTORY,
     FREE_DATA,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mu.metrics.results import Presentation, Result, TradeOff
+from mu.utils.checksums import checkpoint_digest
 from mu.utils.errors import InputError
 from mu.utils.files import locked, read_json, write_json
-from mu.utils.fingerprint import checkpoint_digest, digest
+from mu.utils.fingerprint import digest
 from mu.utils.run_layout import CHECKPOINT, LOCK, RESULTS, SPLIT
 from mu.utils.version import __version__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from mu.utils.checksums import fits_checksums
 from mu.utils.errors import InputError
 from mu.utils.files import read_json, write_text
-from mu.utils.fingerprint import digest, fits_checksums
 from mu.utils.run_layout import CONFIG, SPLIT
 from mu.utils.text_files import Loader, file_fault, read_text, shortened
 
@@ -121,7 +122,8 @@ def write_config(run: Path, text: str, directory: Path | str) -> str:
     Returns:
         The hash of its fixed settings.
     """
-    settings = digest(fixed_settings(yaml.load(text, Loader=Loader) or {}))
+    fixed = fixed_settings(yaml.load(text, Loader=Loader) or {})
+    settings = _text_hash(json.dumps(fixed, sort_keys=True, default=str))
     body = f"{SETTINGS}{settings}\n{DIRECTORY}{directory}\n{text}"
     write_text(run / CONFIG, f"{HASH}{_text_hash(body)}\n{body}")
     return settings

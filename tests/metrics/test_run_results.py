@@ -11,8 +11,8 @@ import torch
 
 from mu.metrics.results import Presentation, Result
 from mu.metrics.run_results import Measurement, RunResults, stale_results
+from mu.utils.checksums import checkpoint_digest
 from mu.utils.errors import InputError
-from mu.utils.fingerprint import checkpoint_digest
 from mu.utils.run_layout import CHECKPOINT, RESULTS
 
 
