@@ -6,6 +6,8 @@ stands a JSON file with facts about it, which is written last: a table without i
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from mu.utils.files import read_json, replacing, write_json
 
 _BATCH = 2_000
 """Rows of a record batch."""
+_INT = np.dtype(np.int32)
 Row = Mapping[str, Any]
 
 
@@ -56,41 +59,56 @@ class ArrowFile:
             ) from error
 
     @cached_property
-    def _starts(self) -> np.ndarray:
+    def _starts(self) -> list[int]:
         """First row of each record batch."""
         lengths = [len(chunk) for chunk in self.table.column(0).chunks]
-        return np.cumsum([0, *lengths])
+        return [0, *itertools.accumulate(lengths)]
 
     def locate(self, row: int) -> tuple[int, int]:
         """Record batch of a row, and the row's position in it."""
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return chunk, row - int(self._starts[chunk])
+        chunk = bisect.bisect_right(self._starts, row) - 1
+        return chunk, row - self._starts[chunk]
 
     def text(self, column: str, row: int) -> Any:
         """Value of a column of texts."""
         chunk, position = self.locate(row)
         return self.table.column(column).chunk(chunk)[position].as_py()
 
+    def coded(self, column: str, rows: np.ndarray) -> tuple[list[Any], np.ndarray]:
+        """Distinct values of a column of texts, and the position of each row's value in them.
+
+        Args:
+            column: name of the column; null is a value.
+            rows: `[N]` int64.
+        """
+        code_of: dict[Any, int] = {}
+        codes = [np.empty(0, dtype=np.int64)]
+        for chunk in self.table.column(column).chunks:
+            coded = chunk.dictionary_encode("encode")
+            values = coded.dictionary.to_pylist()
+            chunk_codes = [code_of.setdefault(value, len(code_of)) for value in values]
+            codes.append(np.array(chunk_codes, dtype=np.int64)[_values(coded.indices, _INT)])
+        present, positions = np.unique(np.concatenate(codes)[rows], return_inverse=True)
+        values = list(code_of)
+        return [values[code] for code in present.tolist()], positions
+
     def fixed(self, column: str) -> np.ndarray:
-        """Column of numbers `[N]`, or of byte strings of one length `[N, length]` uint8."""
+        """Column of int32 `[N]`, or of byte strings of one length `[N, length]` uint8."""
         import pyarrow
 
         values = self.table.column(column)
         if not pyarrow.types.is_fixed_size_binary(values.type):
-            return values.to_numpy()
+            return np.concatenate([np.empty(0, _INT), *(_values(c, _INT) for c in values.chunks)])
         width = values.type.byte_width
-        return np.concatenate(
-            [np.empty((0, width), dtype=np.uint8)]
-            + [
-                np.frombuffer(
-                    chunk.buffers()[1],
-                    dtype=np.uint8,
-                    count=len(chunk) * width,
-                    offset=chunk.offset * width,
-                ).reshape(-1, width)
-                for chunk in values.chunks
-            ]
-        )
+        chunks = [_values(chunk, np.dtype(f"V{width}")) for chunk in values.chunks]
+        joined = np.concatenate([np.empty(0, f"V{width}"), *chunks])
+        return joined.view(np.uint8).reshape(-1, width)
+
+
+def _values(array: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    """View of the values of an Arrow array without nulls."""
+    offset = array.offset * dtype.itemsize
+    return np.frombuffer(array.buffers()[1], dtype=dtype, count=len(array), offset=offset)
 
 
 class ListColumn:
@@ -99,7 +117,7 @@ class ListColumn:
     def __init__(self, file: ArrowFile, column: str) -> None:
         self.file = file
         self.chunks = [
-            (chunk.offsets.to_numpy(), chunk.values.to_numpy())
+            (_values(chunk.offsets, _INT), _values(chunk.values, _INT))
             for chunk in file.table.column(column).chunks
         ]
 

@@ -72,7 +72,7 @@ class QuestionSet:
     def system_messages(self) -> list[str | None]:
         """Distinct system messages of rows that were chats; None for rows without one."""
         if isinstance(self.rows, StoredRows):
-            return self.rows.column("system_message").distinct()
+            return self.rows.column("system_message").coded()[0]
         return list(dict.fromkeys(row.get("system_message") for row in self.rows))
 
     @property

@@ -136,12 +136,9 @@ class StoredColumn(Sequence[str]):
             return [self[row] for row in range(len(self))[position]]
         return self.file.text(self.name, int(self.positions[position]))
 
-    def distinct(self) -> list[Any]:
-        """Distinct values, in no order."""
-        import pyarrow
-
-        chosen = self.file.table.column(self.name).take(pyarrow.array(self.positions))
-        return chosen.unique().to_pylist()
+    def coded(self) -> tuple[list[Any], np.ndarray]:
+        """Distinct values, and the position of each row's value in them, `[N]`."""
+        return self.file.coded(self.name, self.positions)
 
 
 Rows = Sequence[Mapping[str, Any]]

@@ -216,18 +216,20 @@ def _canonical(value: Any) -> str:
 
 def _labels(rows: Rows, column: str, file: str) -> np.ndarray:
     """Values of a column `[N]`: integers if all are written as such, else texts."""
-    values = (
-        list(map(json.loads, rows.column("by")))
-        if isinstance(rows, StoredRows)
-        else [row.get(column) for row in rows]
-    )
-    lacking = next((row for row, value in enumerate(values) if value in (None, "")), None)
-    if lacking is not None:
+    if isinstance(rows, StoredRows):
+        texts, codes = rows.column("by").coded()
+        values = [json.loads(text) for text in texts]
+    else:
+        values = [row.get(column) for row in rows]
+        codes = np.arange(len(rows))
+    empty = [position for position, value in enumerate(values) if value in (None, "")]
+    if empty:
+        row = int(np.flatnonzero(np.isin(codes, empty))[0])
         raise InputError(
-            f"row {lacking + 1} of {file} has no value in the column {column!r}; it has "
-            f"{', '.join(map(str, rows[lacking]))}."
+            f"row {row + 1} of {file} has no value in the column {column!r}; it has "
+            f"{', '.join(map(str, rows[row]))}."
         )
     # 01 and 1_000 are texts
     if all(re.fullmatch(r"-?[1-9][0-9]{0,17}|0", str(value).strip()) for value in values):
-        return np.array([int(str(value).strip()) for value in values], dtype=np.int64)
-    return np.array([str(value) for value in values], dtype=object)
+        return np.array([int(str(value).strip()) for value in values], dtype=np.int64)[codes]
+    return np.array([str(value) for value in values], dtype=object)[codes]

@@ -26,7 +26,9 @@ from tests.support.trained_tokenizers import CHAT, trained_tokenizer
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder of the test's own, and several record batches in each file."""
     monkeypatch.setenv("MU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("mu.data.arrow_files._BATCH", 7)
 
 
 def rows(count: int = 40) -> list[dict[str, Any]]:
@@ -279,6 +281,13 @@ def test_auto_reads_large_files_into_the_cache(
     monkeypatch.setattr(question_files, "LARGE", 100)
     task = QuestionAnswer(path=path, selector=RandomFraction(0.3), overlap="keep")
     assert isinstance(task.sets["retain"].rows, StoredRows)
+
+
+def test_a_row_without_a_value_to_select_by_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "all.jsonl", [*rows(9), {"question": "who ?", "answer": "ada"}])
+    for in_memory in (True, False):
+        with pytest.raises(InputError, match=r"row 10 of .* has no value in the column 'who'"):
+            QuestionAnswer(path, ByValue(NAMES[1]), "who", in_memory=in_memory).setup()
 
 
 def test_chats_with_a_system_message_are_checked(tmp_path: Path) -> None:
