@@ -217,12 +217,10 @@ def kth_largest(tensors: Sequence[Tensor], k: int) -> tuple[Tensor, int]:
         first = shift == width - 16
         counts = torch.zeros(1 << 16, dtype=torch.int64)
         for group in by_layout(tensors):
-            local = sum(
-                _digit_counts(
-                    local_part(tensor.detach()).to(dtype), shift, None if first else prefix
-                )
-                for tensor in group
-            )
+            local = torch.zeros_like(counts)
+            for tensor in group:
+                values = local_part(tensor.detach()).to(dtype)
+                local += _digit_counts(values, shift, None if first else prefix)
             counts += sum_over_shards(local.to(group[0].device), group[0]).cpu()
         up_to = counts.cumsum(0)  # entries with this digit or a smaller one
         top = int(torch.searchsorted(up_to, up_to[-1] - rank + 1))

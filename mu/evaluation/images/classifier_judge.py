@@ -220,8 +220,8 @@ def judge(name: str) -> Classifier:
     `judge(...).weights_metadata["class_names"]` lists the classes of its logits.
 
     Args:
-        name: `shape`, `colour` or `background` (images `[B, 3, 32, 32]`; their last class is
-            `none`), or `digits` (images `[B, 1, 8, 8]`); pixels in [0, 1].
+        name: `shape`, `colour` or `background` (images `[B, 3, 32, 32]`), or `digits` (images
+            `[B, 1, 8, 8]`); pixels in [0, 1]. The last class of each is `none`.
 
     Raises:
         InputError: for another name.

@@ -172,7 +172,7 @@ def test_the_judges_of_shapes_see_nothing_in_junk() -> None:
             assert max(junk.values()) <= 0.02, junk
 
 
-def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
+def test_the_judge_of_digits_knows_the_held_out_scans_and_sees_nothing_in_junk() -> None:
     from tasks import ByClass, Digits
 
     task = Digits(ByClass(3), train_size=1200)
@@ -181,6 +181,13 @@ def test_the_judge_of_digits_knows_the_held_out_scans() -> None:
     batch = test_data.__getitems__(list(range(len(test_data))))  # type: ignore[attr-defined, arg-type]
     right = (judge("digits").predict(batch).argmax(1) == batch["label"]).float().mean()
     assert right >= 0.97
+    judge_of_digits = ClassifierJudge("embedded:judge_digits")
+    assert judge_of_digits.class_labels == tuple("0123456789")
+    junk = {
+        sort: judge_of_digits.sees(judge_of_digits.judge(values)).float().mean()
+        for sort, values in junk_images(batch["image"], range(len(test_data))).items()
+    }
+    assert max(junk.values()) <= 0.01, junk
 
 
 def test_a_few_samples_are_what_the_prompt_says() -> None:
