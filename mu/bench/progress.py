@@ -115,7 +115,7 @@ def _groups(job: Job) -> list[tuple[str, ...]]:
 @contextmanager
 def display(progress: StudyProgress, console: Console) -> Iterator[Display]:
     """Display of a study's progress: live in a terminal, lines elsewhere."""
-    if not console.is_terminal:
+    if not console.is_interactive:
         yield LineDisplay(progress, console)
         return
     from rich.live import Live

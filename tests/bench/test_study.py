@@ -184,7 +184,7 @@ def test_what_every_study_needs_is_asked_for(tmp_path: Path, key: str) -> None:
     ],
     ids=str,
 )
-def test_wrong_keys_and_names_are_told(
+def test_wrong_keys_and_names_are_refused(
     tmp_path: Path, change: dict[str, Any], words: list[str]
 ) -> None:
     """Fails when a misspelt key is dropped in silence, or when a method takes the name of the
@@ -281,7 +281,7 @@ def test_whatever_is_trained_needs_a_recipe(tmp_path: Path, change: dict[str, An
     ],
     ids=str,
 )
-def test_wrong_words_about_weights_are_told(
+def test_wrong_values_of_original_and_oracle_are_refused(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     """Fails when a method starts from other weights than the original, or a misspelt word is taken
@@ -324,7 +324,7 @@ def test_a_part_of_a_study_has_the_chosen_tasks_and_methods(tmp_path: Path) -> N
     assert [job.method for job in skipped.jobs()] == ["original", "oracle", "original", "FineTune"]
 
 
-def test_files_that_are_no_studies_are_told_apart(tmp_path: Path) -> None:
+def test_files_that_are_no_studies_are_refused(tmp_path: Path) -> None:
     """Fails when a user sees a traceback of the YAML reader."""
     with pytest.raises(InputError, match="there is no study file"):
         read_study(tmp_path / "absent.yaml")

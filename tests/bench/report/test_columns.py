@@ -96,7 +96,7 @@ def test_where_all_methods_are_equal_none_is_the_best(tmp_path: Path) -> None:
     assert best == {"ESD": [False, True], "UCE": [False, False]} and "ighest UA" not in page
 
 
-def test_without_an_oracle_nothing_is_said_about_one(study: Path) -> None:
+def test_without_an_oracle_the_notes_name_none(study: Path) -> None:
     """Fails when a gap, a star or a sentence about the oracle appears where there is none."""
     page = (study / "report.html").read_text()
     shown_text = (study / "shown.txt").read_text()

@@ -53,7 +53,7 @@ def test_mean_of_gaps_and_gap_of_means_differ_where_seeds_lie_on_both_sides(tmp_
     )
 
 
-def test_methods_no_better_than_doing_nothing_are_marked(study: Path) -> None:
+def test_methods_no_closer_than_the_original_are_marked(study: Path) -> None:
     """RandomLabel's gap is larger than the original's, so it is marked; SalUn's is the smallest, so
     it is bold and named.
     """
@@ -75,7 +75,7 @@ def test_a_gap_across_splits_or_recipes_is_refused_in_one_sentence(
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_gap_by_an_unknown_recipe_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_gap_by_an_unknown_recipe_is_left_out_with_a_note(tmp_path: Path) -> None:
     assert "original has no gap, because it does not record" in printed(pair(tmp_path, recipe=""))
     assert {row["method"]: row["avg_gap"] for row in rows_of(tmp_path)} == {
         "original": "",

@@ -40,7 +40,7 @@ def test_footnotes_say_who_judged_and_on_how_many_images(study: Path) -> None:
         assert "pre_ASR:" not in text  # it said nothing
 
 
-def test_runs_that_were_not_measured_alike_are_told(tmp_path: Path) -> None:
+def test_details_that_differ_between_runs_are_listed(tmp_path: Path) -> None:
     """Fails when the first run's details pass for everybody's."""
     save_run(tmp_path / "a", "ESD", found=results("ESD", images=100))
     other = [
@@ -62,7 +62,7 @@ def test_runs_that_were_not_measured_alike_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_what_differs_in_every_run_is_said_in_a_word(tmp_path: Path) -> None:
+def test_details_that_differ_in_every_run_are_named_without_values(tmp_path: Path) -> None:
     """Fails when a text that is another in each run fills the page, or a number without a plural
     stands before its word.
     """

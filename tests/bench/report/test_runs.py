@@ -95,7 +95,7 @@ def test_a_study_in_which_everything_failed_still_has_a_report(tmp_path: Path) -
     )
 
 
-def test_nothing_to_report_and_no_place_to_write_are_said(tmp_path: Path) -> None:
+def test_folder_without_runs_and_missing_output_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run"):
         report.write(tmp_path)
     with pytest.raises(InputError, match="there is no folder"):
