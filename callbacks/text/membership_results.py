@@ -18,6 +18,10 @@ from mu.utils.errors import InputError
 
 HOLDOUT = "holdout"
 """Default name of the set of rows that no model was trained on."""
+_REFERENCE_ALONE = (
+    "the reference attack compares with the oracle's losses; give the suite the oracle, or leave "
+    "the attack out."
+)
 
 
 def checked_attacks(attacks: Sequence[MembershipAttack] | None) -> tuple[MembershipAttack, ...]:
@@ -51,8 +55,8 @@ def membership_results(
         graph: metric graph of the model.
         log: log of the oracle, or None.
         forget: name of the forget set.
-        holdout: name of the set of rows that no model was trained on; None measures no attack.
-        attacks: names of attacks.
+        holdout: name of the set that no model was trained on; None measures no attack.
+        attacks: their names.
         share: share of the tokens, for min-k and min-k++.
         without_oracle: detail of each AUC where there is no oracle.
 
@@ -64,10 +68,7 @@ def membership_results(
     if holdout == HOLDOUT and HOLDOUT not in graph.sets:
         return [_without_holdout(attack, forget) for attack in attacks]
     if "reference" in attacks and log is None:
-        raise InputError(
-            "the reference attack compares with the oracle's losses; give the suite the oracle, or "
-            "leave the attack out."
-        )
+        raise InputError(_REFERENCE_ALONE)
     detail = {"oracle": without_oracle if log is None else log.label(graph)}
     results = []
     for attack in attacks:

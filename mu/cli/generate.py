@@ -65,6 +65,13 @@ def _parser() -> Parser:
         metavar="FILE",
         help="task or backbone file, for the class and options of a model that is no run",
     )
+    _add_common_options(parser)
+    _add_image_options(parser.add_argument_group("images, by the names of diffusers"))
+    _add_text_options(parser.add_argument_group("answers, by the names of transformers"))
+    return parser
+
+
+def _add_common_options(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first output (default: 0)")
     parser.add_argument(
         "--num_images_per_prompt",
@@ -77,9 +84,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--batch_size", type=int, default=8, help="prompts at a time (default: 8)")
     parser.add_argument("--device", help="device of the models (default: a GPU where there is one)")
-    _add_image_options(parser.add_argument_group("images, by the names of diffusers"))
-    _add_text_options(parser.add_argument_group("answers, by the names of transformers"))
-    return parser
 
 
 def _add_image_options(group: Any) -> None:

@@ -157,39 +157,45 @@ def backbone_spec(model: str, backbone: Mapping[str, Any] | None = None) -> dict
     """
     form = model_form(model)
     backbone = backbone or {}
-    class_path = str(backbone.get("class_path") or "")
-    if not class_path:
-        if not form.backbones:
-            raise InputError(
-                f"{shortened(model)} is {form.description}, which does not tell what model it is "
-                "of; give a task with a backbone (-c configs/task/NAME.yaml), or one with "
-                "--model.backbone CLASS (mu list backbones)."
-            )
-        class_path = f"mu.backbones.{form.backbones[0]}"
+    class_path = str(backbone.get("class_path") or "") or _usual_class(model, form)
     cls = find(class_path)
     if cls is None:
         raise InputError(f"there is no backbone {class_path}; mu list backbones lists them.")
     _check_class(cls, form, model)
-    names = argument_names(cls)
     arguments = {
         name: value
         for name, value in dict(backbone.get("init_args") or {}).items()
         if name not in (*_TRAINING_ARGUMENTS, *replaced_arguments(model))
     }
+    return {"class_path": class_path, "init_args": arguments | _source_arguments(cls, form, model)}
+
+
+def _usual_class(model: str, form: Form) -> str:
+    """Class path of the backbone that usually reads a form."""
+    if form.backbones:
+        return f"mu.backbones.{form.backbones[0]}"
+    raise InputError(
+        f"{shortened(model)} is {form.description}, which does not tell what model it is of; give "
+        "a task with a backbone (-c configs/task/NAME.yaml), or one with --model.backbone CLASS "
+        "(mu list backbones)."
+    )
+
+
+def _source_arguments(cls: type, form: Form, model: str) -> dict[str, Any]:
+    """Arguments by which a backbone reads a model: its weights, and what they record."""
+    names = argument_names(cls)
     source = _hub_image_network(model) if form is HUB and "model" not in names else model
     if form is NETWORK_NAME:
-        arguments |= _published_network(model)
-    elif "name" in names:
-        arguments |= {**_recorded_network(source), "weights": source}
-    elif "model" in names and form is not WEIGHTS:
-        arguments |= {"model": source}
-    elif "weights" in names:
-        arguments |= {"weights": source}
-    else:
-        raise InputError(
-            f"{cls.__name__} takes neither model nor weights, so it cannot read {shortened(model)}."
-        )
-    return {"class_path": class_path, "init_args": arguments}
+        return _published_network(model)
+    if "name" in names:
+        return {**_recorded_network(source), "weights": source}
+    if "model" in names and form is not WEIGHTS:
+        return {"model": source}
+    if "weights" in names:
+        return {"weights": source}
+    raise InputError(
+        f"{cls.__name__} takes neither model nor weights, so it cannot read {shortened(model)}."
+    )
 
 
 def _check_class(cls: type, form: Form, model: str) -> None:

@@ -81,7 +81,8 @@ def test_a_run_answers_with_the_template_of_its_task(mu: Mu, tmp_path: Path) -> 
         "trainer:\n  callbacks+:\n    - class_path: callbacks.TextExamples\n"
         "      init_args: {count: 1, max_new_tokens: 2}\n"
     )
-    tested = mu("test", "embedded:authors", "-c", "task.yaml", "-c", "silent.yaml")
+    words = ("-c", "task.yaml", "-c", "silent.yaml", "--trainer.limit_test_batches", "1")
+    tested = mu("test", "embedded:authors", *words)
     assert tested.code == 0, tested.err
     answer = mu("generate", "runs/authors", "--prompts", "Who?", "--max_new_tokens", "2",
                 "--output", "out")  # fmt: skip
@@ -109,6 +110,7 @@ def test_classes_of_a_class_conditional_model_are_numbers(mu: Mu) -> None:
         (("LM", "--prompts", "x", "--temperature", "2"), "belongs to sampling; add --do_sample"),
         (("LM", "--prompts", "x", "--template", "Nothing"), "there is no template 'Nothing'"),
         (("LM", "--prompts", "x", "--batch_size", "0"), "--batch_size is 0"),
+        (("LM", "--prompts", "x", "--device", "nowhere"), "--device nowhere cannot be used"),
         (("LM", "--prompts", "x", "--num_return_sequences", "0"), "draw at least 1"),
         (("LM",), "the following arguments are required: --prompts"),
     ],

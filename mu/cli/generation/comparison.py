@@ -58,9 +58,7 @@ class Comparison:
     ) -> None:
         self.rows = rows
         self.batch_size: int = options.batch_size
-        self.device = torch.device(
-            options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        self.device = _device(options.device)
         self.settings: dict[str, Any] = {"seed": options.seed, "batch size": self.batch_size}
         self._image_options = _set_options(options, IMAGE_OPTIONS)
         self._text_options = _set_options(options, TEXT_OPTIONS)
@@ -128,6 +126,23 @@ class Comparison:
             return None
         chosen = self._template or self._templates[source.text] or self._fallback
         return chosen if isinstance(chosen, Template) else default_template(model.tokenizer)
+
+
+def _device(name: str | None) -> torch.device:
+    """Device of a name, or a GPU where there is one.
+
+    Raises:
+        InputError: torch does not have it.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"--device {name} cannot be used ({reason}); take --device cpu."
+        ) from error
+    return device
 
 
 def _set_options(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
