@@ -78,14 +78,18 @@ class Edit(UnlearningModule):
             forget: the forget part, prepared; None where the batch has none.
             retain: the retain part, likewise.
         """
-        raise TypeError(f"{type(self).__name__} does not override observe().")
+        raise InputError(
+            f"{type(self).__name__} does not override observe, which adds a batch to its statistics."
+        )
 
     def edited(self) -> Mapping[str, Tensor]:
         """New values by parameter name, computed after the last batch, equal on every rank.
 
         Weights that are not named stay as they are.
         """
-        raise TypeError(f"{type(self).__name__} does not override edited().")
+        raise InputError(
+            f"{type(self).__name__} does not override edited, which returns the new weights."
+        )
 
     def configure_optimizers(self) -> Any:
         """The optimizer that assigns the edited weights."""

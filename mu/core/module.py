@@ -125,7 +125,8 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
             forget: the forget part of the batch, prepared; None where the plan's batch has none.
             retain: the retain part, likewise.
         """
-        raise TypeError(f"{type(self).__name__} overrides neither objective() nor training_step().")
+        name = type(self).__name__
+        raise InputError(f"{name} overrides neither objective nor training_step; override one.")
 
     def served(self) -> Backbone:
         """The unlearned model, as suites, attacks and export use it."""

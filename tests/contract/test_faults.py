@@ -111,8 +111,9 @@ def test_an_unknown_argument_is_refused() -> None:
 
 def test_a_method_without_an_objective_says_so() -> None:
     """Fails when a half-written method trains on nothing."""
-    with pytest.raises(TypeError, match="objective"):
-        fit(UnlearningModule(classifier()))
+    method = type("Mine", (UnlearningModule,), {"plan": Forget()})
+    with pytest.raises(InputError, match="Mine overrides neither objective nor training_step"):
+        fit(method(classifier()))
 
 
 @pytest.mark.parametrize("when", ["validation", "epoch"])
