@@ -234,6 +234,7 @@ WHOLE_PACKAGES = {
     "callbacks/text/test_suites.py": "every suite of language models",
     "callbacks/text/test_undefined.py": "suites of language models where values are undefined",
     "cli/test_configurations.py": "the files of configs",
+    "cli/test_nodes.py": "one run over several machines",
     "cli/test_real_size_files.py": "the files of configs for models of published size",
     "cli/test_runs.py": "commands in their processes",
     "cli/test_text_size_files.py": "the files of configs for language models of published size",
