@@ -9,7 +9,9 @@ from typing import Any
 
 from mu.bench.execution import needs_oracle, suite_spec
 from mu.bench.study import Seeds, Study
+from mu.config.classes import find
 from mu.config.components import Components, merge
+from mu.config.merge import listed
 from mu.config.model_source import model_form
 from mu.config.trainer_values import check_fit, check_names
 from mu.utils.errors import InputError
@@ -34,7 +36,7 @@ def check_components(study: Study, components: Components, with_search: bool = F
     """
     check_new_folder(study.output, "the output folder")
     # 1. original and oracle
-    _check_trainer(study.trainer, study.recipe.get("trainer"), "recipe.trainer.")
+    _check_trainer(components, study.trainer, study.recipe.get("trainer"), "recipe.trainer.")
     _check_references(study, components)
     # 2. tasks and what is measured on them
     for task in study.tasks:
@@ -91,10 +93,22 @@ def _types(value: Any) -> Any:
     return type(value) if isinstance(value, int | float) else value
 
 
-def _check_trainer(common: Mapping[str, Any], further: Any, prefix: str) -> None:
-    check_names(common, "trainer.")
-    check_names(further or {}, prefix)
-    check_fit(merge(common, further), prefix)
+def _check_trainer(
+    components: Components, common: Mapping[str, Any], further: Any, prefix: str
+) -> None:
+    """Check the arguments of a Trainer, and the callbacks that a fit has beside the suites."""
+    merged = merge(common, further)
+    check_names(merge(common), "trainer.")
+    check_names(merge(further), prefix)
+    check_fit(merged, prefix)
+    callbacks = listed(merged.get("callbacks"))
+    if callbacks:
+        with _naming(f"{prefix}callbacks"):
+            components.check("callbacks", callbacks)
+    for callback in callbacks:
+        path = str(suite_spec(callback).get("class_path"))
+        if hasattr(find(path), "measure"):
+            raise InputError(f"{prefix}callbacks has the suite {path}; write it under `suites`.")
 
 
 def _check_references(study: Study, components: Components) -> None:
@@ -136,7 +150,7 @@ def _check_method(
     study: Study, components: Components, method: str, spec: Mapping[str, Any]
 ) -> None:
     key = f"methods.{method}"
-    _check_trainer(study.trainer, spec.get("trainer"), f"{key}.trainer.")
+    _check_trainer(components, study.trainer, spec.get("trainer"), f"{key}.trainer.")
     with _naming(key):
         components.check("model", _model(study, spec))
 

@@ -116,7 +116,11 @@ def fit_and_test(
     task = task_for_run(run, task)
     module = components.make("model", run.model)
     _check_start(run, module)
-    callbacks = [*_callbacks(run, run.suites, components), LastCheckpoint(run.folder)]
+    callbacks = [
+        *components.make("callbacks", trainer_arguments(run, study).get("callbacks") or []),
+        *_callbacks(run, run.suites, components),
+        LastCheckpoint(run.folder),
+    ]
     trainer = _trainer(run, study, callbacks)
     path = str(resume) if resume else None
     trainer.fit(module, datamodule=task, ckpt_path=path, weights_only=True)
@@ -175,7 +179,7 @@ def _trainer(run: PlannedRun, study: Study, callbacks: list[Any]) -> Any:
             "accelerator": "auto",
             "devices": 1,
             **no_validation,
-            **arguments,
+            **{name: value for name, value in arguments.items() if name != "callbacks"},
         }
     )
 

@@ -63,13 +63,6 @@ def _study_faults(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, spec in raw["methods"].items():
         if not (spec.get("model") or {}).get("class_path"):
             yield f"methods.{name}.model needs a class_path."
-    # 4. arguments of the Trainer that mu sets itself
-    trainers = {"trainer": raw, "recipe.trainer": raw.get("recipe") or {}}
-    for key, methods in methods_by_key.items():
-        trainers |= {f"{key}.{name}.trainer": spec for name, spec in methods.items()}
-    for key, owner in trainers.items():
-        if "callbacks" in (owner.get("trainer") or {}):
-            yield f"{key}.callbacks is not used by a study; write suites under `suites`."
 
 
 def _trains(raw: Mapping[str, Any]) -> bool:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from mu.bench.report.runs import collect
+from mu.bench.runner import Bench
+from mu.bench.study_file import read_study
 from mu.metrics.run_results import RunResults
+from tests.bench.small_study import record, written
 from tests.cli.conftest import CONFIGS, FIT, Mu
 from tests.cli.conftest import mu as mu
 
@@ -55,3 +58,22 @@ def test_every_run_of_a_study_is_tested_exported_resumed_and_named_as_weights(
     answer = mu("export", str(tmp_path / "copy"), "exported")
     assert answer.code == 0, answer.err
     assert "UA" in Path("exported/README.md").read_text()
+
+
+def test_callbacks_of_a_trainer_work_beside_the_suites(tmp_path: Path) -> None:
+    checkpoint = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"dirpath": str(tmp_path / "extra"), "filename": "second"},
+    }
+    method = {
+        "model": {"class_path": "mu.methods.SSD"},
+        "trainer": {"max_epochs": 1, "callbacks": [checkpoint]},
+    }
+    file = written(tmp_path, methods={"SSD": method}, oracle="none", gap=None)
+    study = read_study(file)
+    bench = Bench(study, debug=True)
+    bench.check()
+    for job in study.jobs():
+        bench.run(job)
+    assert [entry.name for entry in (tmp_path / "extra").iterdir()] == ["second.ckpt"]
+    assert record(tmp_path, "SSD").has("UA")

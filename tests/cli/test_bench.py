@@ -137,7 +137,7 @@ REFUSED = [
         "trainer.callbacks",
         {},
         "trainer.callbacks=[callbacks.Cost]",
-        "trainer.callbacks is not used.*suites",
+        "callbacks has the suite callbacks.Cost; write it under",
     ),
     ("suites+", {}, "suites+=Accuracy", "suite callbacks.Accuracy stands twice"),
     ("suites+", {}, "suites+={class_path: callbacks.Detection}", "Detection"),
