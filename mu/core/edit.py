@@ -79,7 +79,7 @@ class Edit(UnlearningModule):
             retain: the retain part, likewise.
         """
         raise InputError(
-            f"{type(self).__name__} does not override observe, which adds a batch to its statistics."
+            f"{type(self).__name__} does not override observe, which adds up its statistics."
         )
 
     def edited(self) -> Mapping[str, Tensor]:
