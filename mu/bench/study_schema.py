@@ -224,8 +224,8 @@ class StudyFile:
         suites: what is measured: classes, or names of configurations (`suite/tofu`).
         gap: suite of the gap to the oracle (`callbacks.RetrainGap`); without, the report takes gaps
             where every oracle has the papers' four metrics.
-        trainer: arguments of every Trainer: `{accelerator: cpu}`; `callbacks` here work in fits, beside
-            the suites.
+        trainer: arguments of every Trainer: `{accelerator: cpu}`; its `callbacks` work in fits,
+            beside the suites.
         search: how `mu bench --search` searches.
         threads: torch's threads on a CPU; without, torch's own choice.
     """
