@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from mu.bench.events import Outcome
 from mu.bench.executors.base import ATTEMPTS, Ended, Executor, Pool, Report, Restarted, Started
@@ -15,6 +18,10 @@ from mu.bench.executors.worker import Assignment, run_job
 from mu.bench.study import Job, Study
 from mu.utils.errors import InputError
 from mu.utils.extras import require
+from mu.utils.files import read_json, write_json
+
+STARTS = ".ray"
+"""Folder of the starts of tasks inside a study's folder."""
 
 ALL = 1_000_000
 """Number of jobs that Ray takes where `workers` sets no limit: it queues what has no place yet."""
@@ -77,7 +84,7 @@ class _Tasks(Pool):
             _connect(ray, executor, bench.study)
         threads = executor.threads(bench.study)
         self.assignment = ray.put(Assignment.to(bench, threads))
-        self.log = ray.remote(_StartLog).options(**_on_this_node(ray)).remote()
+        self.log = StartLog(bench.study.output.absolute() / STARTS / uuid4().hex)
         self.task = ray.remote(_run).options(
             num_cpus=threads,
             num_gpus=executor.gpus,
@@ -87,7 +94,7 @@ class _Tasks(Pool):
     def __exit__(self, *_: Any) -> None:
         for reference in self.jobs:
             self.ray.cancel(reference, force=True)
-        self.ray.kill(self.log)
+        self.log.remove()
         if self.owns_ray:
             self.ray.shutdown()
 
@@ -105,7 +112,7 @@ class _Tasks(Pool):
             done, _ = self.ray.wait(list(self.jobs), num_returns=1, timeout=seconds)
         else:
             time.sleep(seconds)
-        for job, node in self.ray.get(self.log.drain.remote()):
+        for job, node in self.log.drain(self.jobs.values()):
             if job in self.workers:
                 yield Restarted(job, f"{self.workers[job]} was lost", self.workers[job])
             self.workers[job] = node
@@ -124,29 +131,44 @@ class _Tasks(Pool):
                 yield Ended(job, outcome, worker)
 
 
-class _StartLog:
-    """Starts of tasks, as an actor on the node of the coordinator."""
+class StartLog:
+    """Starts of tasks, a file each, in a folder that all nodes share.
 
-    def __init__(self) -> None:
-        self.starts: list[tuple[Job, str]] = []
+    An actor would be lost with its node.
+
+    Args:
+        folder: the folder; made with the first start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def add(self, job: Job, node: str) -> None:
         """Record that a job has begun on a node."""
-        self.starts.append((job, node))
+        write_json(self.folder / f"{uuid4().hex}.json", {"job": job.label, "node": node})
 
-    def drain(self) -> list[tuple[Job, str]]:
-        """Starts since the last call."""
-        starts = self.starts
-        self.starts = []
+    def drain(self, jobs: Iterable[Job]) -> list[tuple[Job, str]]:
+        """Starts of some jobs since the last call, with their nodes."""
+        by_label = {job.label: job for job in jobs}
+        starts = []
+        for file in sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
+            content = read_json(file)
+            file.unlink()
+            if content["job"] in by_label:
+                starts.append((by_label[content["job"]], content["node"]))
         return starts
 
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-def _run(assignment: Assignment, job: Job, log: Any) -> Outcome | None:
+
+def _run(assignment: Assignment, job: Job, log: StartLog) -> Outcome | None:
     """Run a job as a Ray task."""
     import ray
 
     node = f"node {ray.get_runtime_context().get_node_id()[:6]}"
-    return run_job(assignment, job, lambda: ray.get(log.add.remote(job, node)))
+    return run_job(assignment, job, lambda: log.add(job, node))
 
 
 def _connect(ray: Any, executor: Ray, study: Study) -> None:
@@ -186,14 +208,3 @@ def _no_cluster(address: str, error: Exception) -> InputError:
         f"there is no Ray cluster at {address} ({reason}); start one with ray start --head, or "
         "leave out --address."
     )
-
-
-def _on_this_node(ray: Any) -> dict[str, Any]:
-    """Options of an actor that lives as long as the coordinator, and takes no CPU."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    node = ray.get_runtime_context().get_node_id()
-    return {
-        "num_cpus": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True),
-    }
