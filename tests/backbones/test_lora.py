@@ -192,6 +192,7 @@ def test_target_modules_lie_within_the_part() -> None:
             "names 'qproj', and the layers of the part .* are model.*; give ends",
         ),
         ([], "names no layer"),
+        (["_proj"], "names '_proj'"),
         ("q_proj", "names 'q_proj'"),
         ("(q_proj", "not a regular expression"),
         (["input_layernorm", "embed_tokens"], "no adapter for model.embed_tokens.weight"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mu.backbones.language.sampling import Sampling
+from mu.backbones.language.sampling import NextToken, Sampling
 from mu.utils.errors import InputError
 
 
@@ -32,6 +32,15 @@ def test_tokens_are_drawn_from_the_likeliest(settings: dict[str, Any], allowed: 
     scores = Sampling(**settings).scaled(logits[:1])[0]
     shares = tokens.bincount(minlength=4) / len(tokens)
     assert (shares - scores.softmax(0)).abs().max() < 0.05
+
+
+def test_a_repetition_penalty_passes_over_padding() -> None:
+    """Fails when the end token, which pads, is penalised in the shorter prompts of a batch."""
+    mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    ids = torch.tensor([[2, 2, 5, 7], [2, 6, 5, 7]])
+    scores = NextToken(mask, [0, 1], repetition_penalty=2.0)(ids, torch.ones(2, 9))
+    penalised = [set((row == 0.5).nonzero().flatten().tolist()) for row in scores]
+    assert penalised == [{5, 7}, {2, 5, 6, 7}]
 
 
 @pytest.mark.parametrize(
