@@ -147,9 +147,11 @@ def erased_concepts(
         concept = selected[0] if selected else None
         return [(field and row.about.get(field)) or concept for row in rows]
     names = {folded(name): name for name in selected}
+    words = [row.about.get("concept", "") for row in rows]
+    # a prompt may name the concept by a synonym, which the judge translates
     return [
-        (field and row.about.get(field)) or names.get(folded(row.about.get("concept", "")))
-        for row in rows
+        (field and row.about.get(field)) or names.get(folded(word), word) or None
+        for row, word in zip(rows, words, strict=True)
     ]
 
 
