@@ -220,6 +220,7 @@ OTHER_TESTS = {
     "benchmarks": "measurements of time and memory",
     "contract": "promises that every method keeps",
     "docs": "examples and links of the documentation",
+    "first_hour": "what a new user types, and what the commands must and must not say",
     "support": "helpers of tests",
 }
 """Folders of tests that stand for no package."""
