@@ -241,8 +241,8 @@ class ImageQuality(Suite):
         )
         if result.value is not None and floor.covers(result.value):
             warning = (
-                f"within its own noise: real images of this number score {floor.mean:.3g} ± "
-                f"{floor.std:.2g} among themselves."
+                f"within the noise of real images, which score {floor.mean:.3g} ± "
+                f"{floor.std:.2g} against each other in sets of this size."
             )
             result = replace(result, warning=warning)
         return [result, Result(f"{metric}/floor", floor.mean, None, split, "", about)]

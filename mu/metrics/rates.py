@@ -85,7 +85,7 @@ class Rate:
         if self.items >= FEW:
             return ""
         what = "one distinct item" if self.items == 1 else f"{self.items} distinct items"
-        return f"measured on {what} only; take at least {FEW} for a rate that says more."
+        return f"measured on {what} only, so it is rough; {FEW} or more give a better rate."
 
     def detail(self) -> dict[str, Any]:
         """Number of distinct items, for the detail of a result."""

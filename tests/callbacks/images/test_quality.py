@@ -92,7 +92,7 @@ def test_fid_within_its_own_noise_is_named() -> None:
     assert results["FID/floor"].detail["sets"] == "6 and 6 real images"
     assert results["KID/floor"].value is not None
     inside = results["FID"].number <= floor.mean + 2 * floor.std
-    assert ("within its own noise" in results["FID"].warning) == inside
+    assert ("within the noise of real images" in results["FID"].warning) == inside
 
 
 def test_a_folder_of_real_images_is_brought_to_the_size(tmp_path: Path) -> None:
