@@ -185,7 +185,7 @@ def test_a_judge_comes_back_from_its_configuration(tmp_path: Path) -> None:
     assert twin.threshold == 0.3 and twin.label_indices("crimson") == [0]
 
 
-def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
+def test_a_run_is_a_judge_with_the_class_names_of_its_task(tmp_path: Path) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from mu.methods import Train
@@ -202,8 +202,9 @@ def test_a_run_is_a_judge_once_its_classes_have_names(tmp_path: Path) -> None:
             module.backbone.eval().predict({"image": images}).softmax(1),
             atol=1e-6,
         )
+    assert ClassifierJudge(str(tmp_path)).labels == judge.labels
     with pytest.raises(InputError, match="10 classes and no names for them"):
-        ClassifierJudge(str(tmp_path)).load()
+        ClassifierJudge(classifier=classifier()).load()
 
 
 def test_images_are_resized_to_the_size_of_the_network(tmp_path: Path) -> None:
