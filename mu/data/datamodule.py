@@ -277,7 +277,8 @@ def data_facts(task: UnlearningDataModule) -> dict[str, Any]:
         `input_size`, `[C, H, W]` of images, and `class_names`, each where the task has it.
     """
     facts: dict[str, Any] = {}
-    dataset = next((data for data in task.datasets.values() if len(data)), None)
+    datasets: Mapping[str, Any] = task.datasets
+    dataset = next((data for data in datasets.values() if len(data)), None)
     image = None if dataset is None else fetch(dataset, np.zeros(1, dtype=np.int64)).get("image")
     if isinstance(image, Tensor) and image.dim() == 4:
         facts["input_size"] = list(image.shape[1:])
