@@ -225,8 +225,11 @@ OTHER_TESTS = {
 }
 """Folders of tests that stand for no package."""
 WHOLE_PACKAGES = {
+    "backbones/export/test_cards.py": "code of the cards of every domain",
+    "bench/executors/test_killed_studies.py": "killed studies under every executor",
     "bench/report/test_undefined_cells.py": "values that are undefined, in every form of a report",
     "bench/report/test_user_suite.py": "a suite from outside in a report",
+    "bench/test_reuse.py": "runs and measurements that a study reuses",
     "callbacks/images/test_checks.py": "what suites of images check before a run",
     "callbacks/test_suite_files.py": "the files of configs/suite",
     "callbacks/test_suites.py": "every suite",
