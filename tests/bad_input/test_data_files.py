@@ -163,11 +163,12 @@ def picture(file: Path) -> None:
     Image.new("RGB", (8, 8)).save(file)
 
 
+SECOND = {"a/2.png": picture, "b/2.png": picture}
 FOLDERS: list[tuple[str, dict[str, Any], str]] = [
     ("empty folder", {}, ""),
     ("no pictures", {"a/1.txt": b"x", "b/1.txt": b"x"}, ""),
-    ("broken picture", {"a/1.png": b"x", "b/1.png": picture}, "1.png"),
-    ("empty picture", {"a/1.png": b"", "b/1.png": picture}, "1.png"),
+    ("broken picture", {"a/1.png": b"x", "b/1.png": picture, **SECOND}, "1.png"),
+    ("empty picture", {"a/1.png": b"", "b/1.png": picture, **SECOND}, "1.png"),
     ("loop", {"a/1.png": lambda file: file.symlink_to("1.png"), "b/1.png": picture}, ""),
     ("pipe", {"a/1.png": os.mkfifo, "b/1.png": picture}, ""),
 ]
