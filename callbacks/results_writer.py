@@ -31,7 +31,7 @@ from mu.metrics.run_outputs import load_outputs, save_outputs
 from mu.metrics.run_results import Measurement, RunResults, versions
 from mu.utils.checksums import checkpoint_digest
 from mu.utils.errors import InputError
-from mu.utils.fingerprint import source_hash
+from mu.utils.fingerprint import digest, source_hash
 from mu.utils.run_config import SETTINGS, config_line
 from mu.utils.run_layout import CHECKPOINT, FIT, OUTPUTS, RESULTS, SPLIT
 from mu.utils.spec import Reconstructible, class_path, to_spec
@@ -250,9 +250,14 @@ def suite_options(suite: Suite) -> dict[str, Any]:
 
 
 def _oracle_weights(oracle: Any, trainer: Trainer, weights: str) -> str:
-    """Hash of the weights of a suite's oracle; those of the run where it is the oracle itself."""
+    """Hash of the weights of a suite's oracle; those of the run where it is the oracle itself.
+
+    A model in place of a run folder is identified by its specification.
+    """
     if not oracle:
         return ""
+    if not isinstance(oracle, (str, Path)):
+        return digest(oracle)
     if Path(oracle).resolve() == run_folder(trainer).resolve():
         return weights
     try:

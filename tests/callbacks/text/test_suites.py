@@ -296,7 +296,7 @@ def test_examples_stand_beside_the_pictures(tmp_path: Path) -> None:
         ),
         (lambda: Memorisation(**{**SETTINGS, "holdout": "strangers"}), r"no set 'strangers'"),
         (lambda: Memorisation(attacks=["reference"], **SETTINGS), r"give the suite the oracle"),
-        (lambda: TOFU("runs/nowhere", **SETTINGS), r"there is no file runs/nowhere"),
+        (lambda: TOFU("runs/nowhere", **SETTINGS), r"there is no oracle at runs/nowhere"),
     ],
 )
 def test_undefined_measurements_are_refused(make: Any, sentence: str, tmp_path: Path) -> None:
