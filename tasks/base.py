@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mu.data.datamodule import UnlearningDataModule
 from mu.data.split import Split
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from tasks.augment import Augmentation
 from tasks.selectors import NoisyLabels, Selector
 from tasks.splits import optml_split, split_source
@@ -71,7 +71,7 @@ class SourceTask(UnlearningDataModule):
 
     def source(self) -> Source:
         """Read the data."""
-        raise TypeError(f"{type(self).__name__} does not override source().")
+        raise MissingMethodError(f"{type(self).__name__} does not override source().")
 
     def build_split(self, source: Source) -> Split:
         """Build the split; a subclass may follow another protocol."""

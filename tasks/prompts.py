@@ -78,9 +78,9 @@ class PromptList(UnlearningDataModule):
     have `prompt`; `concept`, the words to erase as the prompt writes them; `substitute`, the prompt
     with the anchors in place of all concepts; `case`, the case number, as text; and, where the file
     has them, `seed` int64 (from 2^63 on in two's complement; the row's position for an empty entry)
-    and `guidance_scale` float32 (NaN for an empty entry). A prompt that names several concepts gives
-    a sample for each. Where it names none, the whole prompt is the concept: `concept` is empty, and
-    `substitute` is the anchor alone; a warning counts these prompts.
+    and `guidance_scale` float32 (NaN for an empty entry). A prompt that names several concepts
+    gives a sample for each. Where it names none, the whole prompt is the concept: `concept` is
+    empty, and `substitute` is the anchor alone; a warning counts these prompts.
 
     Args:
         path: file of the prompts to forget, see `mu.data.prompt_files`.

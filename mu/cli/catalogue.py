@@ -126,9 +126,9 @@ def _is_stub(function: Function) -> bool:
     ]
     if len(body) != 1 or not isinstance(body[0], ast.Raise):
         return False
-    # InputError is a refusal by a complete method; a missing method raises one of these
+    # an InputError is a refusal by a complete method
     error = ast.unparse(body[0])
-    return "TypeError(" in error or "NotImplementedError" in error
+    return "MissingMethodError(" in error or "NotImplementedError" in error
 
 
 class Sources:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mu.config.argument_types import argument_names
 from mu.config.classes import did_you_mean
-from mu.core.trainer_checks import HasLength, default_limits
+from mu.core.trainer_checks import default_limits
 from mu.utils.errors import InputError
 
 _STEPS = ("max_epochs", "max_steps", "limit_train_batches")
@@ -53,7 +53,7 @@ def check_fit(trainer: Mapping[str, Any], prefix: str = "--trainer.") -> None:
     check_processes(trainer, prefix)
 
 
-def missing_length(trainer: Mapping[str, Any], method: HasLength) -> dict[str, int]:
+def missing_length(trainer: Mapping[str, Any], method: type) -> dict[str, int]:
     """Default length of a method's fit, where the trainer is given none.
 
     Args:

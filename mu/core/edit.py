@@ -13,7 +13,7 @@ from mu.core.masks import WeightMask
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.data.plan import limited
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 
 
 class Assign(torch.optim.Optimizer):
@@ -78,7 +78,7 @@ class Edit(UnlearningModule):
             forget: the forget part, prepared; None where the batch has none.
             retain: the retain part, likewise.
         """
-        raise InputError(
+        raise MissingMethodError(
             f"{type(self).__name__} does not override observe, which adds up its statistics."
         )
 
@@ -87,7 +87,7 @@ class Edit(UnlearningModule):
 
         Weights that are not named stay as they are.
         """
-        raise InputError(
+        raise MissingMethodError(
             f"{type(self).__name__} does not override edited, which returns the new weights."
         )
 

@@ -16,6 +16,7 @@ from mu.data.batch import Batch
 from mu.data.datamodule import UnlearningDataModule
 from mu.metrics.outputs import Outputs
 from mu.metrics.results import Result
+from mu.utils.errors import MissingMethodError
 from mu.utils.sharded import is_sharded
 from mu.utils.timing import Stopwatch
 
@@ -82,7 +83,7 @@ class EvaluationSteps(LightningModule):
 
     def served(self) -> Backbone:
         """The backbone that is evaluated."""
-        raise TypeError(f"{type(self).__name__} does not say what it serves.")
+        raise MissingMethodError(f"{type(self).__name__} does not say what it serves.")
 
     @torch.no_grad()
     def prepare_eval(self, batch: Batch) -> Batch:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 
 
 class LRSchedule:
@@ -32,7 +32,7 @@ class LRSchedule:
         Args:
             progress: share of the run's optimizer steps made so far, in [0, 1].
         """
-        raise TypeError(f"{type(self).__name__} does not override factor().")
+        raise MissingMethodError(f"{type(self).__name__} does not override factor().")
 
     def bind(self, optimizer: Optimizer, steps: int) -> LambdaLR:
         """A torch scheduler for `steps` optimizer steps, to be stepped after each of them.

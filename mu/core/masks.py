@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mu.core.protocols import Method
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.modules import buffer_like, register_like
 from mu.utils.sharded import count_true, distribute_like, local_part
 from mu.utils.spec import Reconstructible
@@ -51,7 +51,7 @@ class WeightMask(nn.Module, Reconstructible):
         Called once, on every rank, before the first step. Of a weight that is sharded over ranks,
         the mask is a DTensor of the weight's layout, or the whole mask.
         """
-        raise TypeError(f"{type(self).__name__} does not override choose().")
+        raise MissingMethodError(f"{type(self).__name__} does not override choose().")
 
     def allocate(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Register the mask's buffers, so that a checkpoint can be loaded into them."""

@@ -33,7 +33,7 @@ from mu.core.substitutes import Substitute
 from mu.core.trainer_checks import check_monitored, check_trainer
 from mu.data.batch import Batch
 from mu.data.plan import DataPlan
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.master_weights import with_masters
 from mu.utils.rng import seed_generators, stream_id
 from mu.utils.spec import Reconstructible
@@ -125,8 +125,7 @@ class UnlearningModule(CheckpointHooks, EvaluationSteps, Reconstructible):
             forget: the forget part of the batch, prepared; None where the plan's batch has none.
             retain: the retain part, likewise.
         """
-        name = type(self).__name__
-        raise InputError(f"{name} overrides neither objective nor training_step; override one.")
+        raise MissingMethodError(f"{type(self).__name__} lacks objective, or else training_step.")
 
     def served(self) -> Backbone:
         """The unlearned model, as suites, attacks and export use it."""

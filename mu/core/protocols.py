@@ -49,10 +49,12 @@ class Method(Protocol):
     run_settings: str
     original_is_gone: bool
     stopwatch: Stopwatch
-    default_epochs: int
-    default_steps: int | None
     ends_itself: bool
 
+    @property
+    def default_epochs(self) -> int: ...
+    @property
+    def default_steps(self) -> int | None: ...
     @property
     def plan(self) -> DataPlan:
         """The data plan: the order of forget and retain batches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -80,22 +80,15 @@ def _warn_of_unlimited_fit(method: Method) -> None:
         )
 
 
-class HasLength(Protocol):
-    """A method, or its class, with the default length of its fit."""
-
-    default_epochs: int
-    default_steps: int | None
-
-
-def default_limits(method: HasLength) -> dict[str, int]:
-    """Arguments of a trainer that make a fit as long as the method's default."""
+def default_limits(method: Any) -> dict[str, int]:
+    """Arguments of a trainer that fits as long as the default of a method, or of its class."""
     if method.default_steps is None:
         return {"max_epochs": method.default_epochs}
     return {"max_steps": method.default_steps, "max_epochs": -1}
 
 
-def default_length(method: HasLength) -> str:
-    """Default length of a method's fit in words, `10 epochs`."""
+def default_length(method: Any) -> str:
+    """Default length of the fit of a method, or of its class, in words: `10 epochs`."""
     steps, epochs = method.default_steps, method.default_epochs
     if steps is not None:
         return f"{steps} step{'s' * (steps != 1)}"

@@ -17,7 +17,7 @@ from mu.data.batch import Augment, ConcatByIndex, fetch, map_batch
 from mu.data.loader import EvalLoader, PassthroughLoader, PlanLoader
 from mu.data.plan import DataPlan
 from mu.data.split import Split
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.spec import Reconstructible, to_spec
 
 MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
@@ -82,7 +82,7 @@ class UnlearningDataModule(LightningDataModule, Reconstructible):
 
     def make(self) -> None:
         """Read the data and set `split`, `datasets` and `augmentation`."""
-        raise TypeError(f"{type(self).__name__} does not override make().")
+        raise MissingMethodError(f"{type(self).__name__} does not override make().")
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data once; Lightning calls it on every rank."""
@@ -277,8 +277,8 @@ def data_facts(task: UnlearningDataModule) -> dict[str, Any]:
         `input_size`, `[C, H, W]` of images, and `class_names`, each where the task has it.
     """
     facts: dict[str, Any] = {}
-    datasets: Mapping[str, Any] = task.datasets
-    dataset = next((data for data in datasets.values() if len(data)), None)
+    datasets: list[Any] = list(task.datasets.values())
+    dataset = next((data for data in datasets if len(data)), None)
     image = None if dataset is None else fetch(dataset, np.zeros(1, dtype=np.int64)).get("image")
     if isinstance(image, Tensor) and image.dim() == 4:
         facts["input_size"] = list(image.shape[1:])

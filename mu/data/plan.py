@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.rng import stream_id
 
 Sizes = Mapping[str, int]
@@ -62,11 +62,11 @@ class DataPlan:
 
     def reads(self) -> frozenset[str]:
         """Names of the parts that the plan reads."""
-        raise TypeError(f"{type(self).__name__} does not override reads().")
+        raise MissingMethodError(f"{type(self).__name__} does not override reads().")
 
     def steps(self, epoch: int, sizes: Sizes, batch: Sizes, seed: int) -> Iterator[Step]:
         """The batches of one phase in one epoch."""
-        raise TypeError(f"{type(self).__name__} does not override steps().")
+        raise MissingMethodError(f"{type(self).__name__} does not override steps().")
 
 
 @dataclass(frozen=True)

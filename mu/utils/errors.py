@@ -5,6 +5,10 @@ class InputError(Exception):
     """Error of unusable input; the command line prints the message and exits with code 2."""
 
 
+class MissingMethodError(InputError, NotImplementedError):
+    """Error of a class that does not override what its base leaves to it."""
+
+
 class RunError(RuntimeError):
     """Error of a failed run; the command line prints the message and exits with code 1."""
 

@@ -16,7 +16,7 @@ from mu.data.loader import EvalLoader
 from mu.data.questions import InMemory, QuestionSet, TokenRows
 from mu.data.split import Split
 from mu.data.templates import Plain, Template
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.spec import to_spec
 
 
@@ -65,7 +65,7 @@ class TextTask(UnlearningDataModule):
 
     def read(self) -> tuple[Split, dict[str, QuestionSet]]:
         """Split and question sets by name: one for each part, and further sets for evaluation."""
-        raise TypeError(f"{type(self).__name__} does not override read().")
+        raise MissingMethodError(f"{type(self).__name__} does not override read().")
 
     def make(self) -> None:
         """Read the files; sequences are encoded on first use, when the tokenizer is known."""

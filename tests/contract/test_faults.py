@@ -112,7 +112,7 @@ def test_an_unknown_argument_is_refused() -> None:
 def test_a_method_without_an_objective_says_so() -> None:
     """Fails when a half-written method trains on nothing."""
     method = type("Mine", (UnlearningModule,), {"plan": Forget()})
-    with pytest.raises(InputError, match="Mine overrides neither objective nor training_step"):
+    with pytest.raises(InputError, match="Mine lacks objective, or else training_step"):
         fit(method(classifier()))
 
 

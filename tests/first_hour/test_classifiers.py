@@ -59,7 +59,7 @@ def test_an_original_forgets_a_tenth_of_its_samples(tmp_path: Path) -> None:
     user.run(f"{gap} --trainer.callbacks.oracle runs/orcale", code=2, says=["runs/orcale"])
     user.run(f"{gap} --trainer.callbacks.oracle runs/oracle", says=["avg_gap"])
     assert before < metrics(tmp_path / "runs/salun")
-    user.run("mu report runs/original runs/oracle runs/salun", says=["SalUn"])
+    user.run("mu report runs/oracle runs/salun --output tables", says=["SalUn"])
     # 5. more epochs; a resumed run with another learning rate is refused, its numbers are stale
     resumed = "mu fit --run runs/salun --resume --trainer.max_epochs 3"
     user.run(f"{resumed} --model.optimizer.lr 0.5", code=2, says=["lr"])

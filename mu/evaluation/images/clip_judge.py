@@ -27,8 +27,8 @@ class CLIPZeroShot(Judge):
         synonyms: other words for labels, as prompts use them.
         groups: concepts that consist of several labels.
         confidence: probability of the most probable label from which on the judge sees anything.
-            The 0.5 of the shipped study of artists was not measured on CLIP's weights; `judge/noise`
-            of a test says how many images of noise pass it.
+            The 0.5 of the shipped study of artists was not measured on CLIP's weights;
+            `judge/noise` of a test says how many images of noise pass it.
         reject: labels that stand for nothing to be seen; `none`, if there is one, when None.
 
     Raises:

@@ -12,7 +12,7 @@ is measured by the same nodes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
@@ -249,7 +249,7 @@ class Graph:
             raise UndefinedError(f"the set {name} has no rows to measure on.")
         return self.sets[name]
 
-    def column(self, name: str, field: str) -> list[Any]:
+    def column(self, name: str, field: str) -> Sequence[Any]:
         """One field of all rows of a question set.
 
         Raises:

@@ -15,7 +15,7 @@ from mu.core.module import UnlearningModule
 from mu.core.reference import frozen_copy
 from mu.data.batch import Batch
 from mu.methods.bases.two_models import clear_gradients, trainable_weights, with_idle
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.master_weights import Float32Copies
 
 
@@ -60,7 +60,7 @@ class AlternatingModelsMethod(UnlearningModule):
     @property
     def auxiliary_model(self) -> nn.Module:
         """The second model, which `configure_model` has made."""
-        raise TypeError(f"{type(self).__name__} does not override auxiliary_model.")
+        raise MissingMethodError(f"{type(self).__name__} does not override auxiliary_model.")
 
     @property
     def averaged_backbone(self) -> Any:
@@ -69,11 +69,11 @@ class AlternatingModelsMethod(UnlearningModule):
 
     def auxiliary_terms(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         """Named terms of the auxiliary model's loss; without any, it makes no step."""
-        raise TypeError(f"{type(self).__name__} does not override auxiliary_terms().")
+        raise MissingMethodError(f"{type(self).__name__} does not override auxiliary_terms().")
 
     def backbone_terms(self, forget: Batch | None, retain: Batch | None) -> dict[str, Tensor]:
         """Named terms of the backbone's loss; without any, it makes no step."""
-        raise TypeError(f"{type(self).__name__} does not override backbone_terms().")
+        raise MissingMethodError(f"{type(self).__name__} does not override backbone_terms().")
 
     def begin_average(self) -> None:
         """Start the running average at the backbone's weights, where there is to be one."""

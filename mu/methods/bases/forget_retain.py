@@ -17,7 +17,7 @@ from mu.data.plan import Forget, Paired
 from mu.methods.bases.joint import predictions
 from mu.methods.components.reference_nll import ReferenceNLL
 from mu.methods.components.retain_terms import NLL, RetainTerm
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 
 
 class ForgetRetainMethod(UnlearningModule):
@@ -78,7 +78,7 @@ class ForgetRetainMethod(UnlearningModule):
             prediction: of the backbone for it, `[B, ...]`; logits of a language model may be of
                 more positions than the part, where retain sequences are longer.
         """
-        raise TypeError(f"{type(self).__name__} does not override forget_loss().")
+        raise MissingMethodError(f"{type(self).__name__} does not override forget_loss().")
 
     def forget_total(self, forget: Batch) -> Batch:
         """The forget part with the total weight of L_f, where that is not all labelled tokens."""
@@ -130,7 +130,9 @@ class SequenceMethod(ForgetRetainMethod):
 
     def sequence_loss(self, forget: Batch, prediction: Tensor) -> Tensor:
         """The loss of each forget sequence, `[B]`."""
-        raise TypeError(f"{type(self).__name__} overrides neither sequence_loss() nor objective().")
+        raise MissingMethodError(
+            f"{type(self).__name__} overrides neither sequence_loss() nor objective()."
+        )
 
     def forget_loss(self, forget: Batch, prediction: Tensor) -> WeightedSum:
         values = self.sequence_loss(forget, prediction)

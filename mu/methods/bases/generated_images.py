@@ -15,6 +15,7 @@ from mu.data.batch import Batch
 from mu.data.plan import DataPlan
 from mu.methods.components.latents import diffusion_backbone
 from mu.utils import rng
+from mu.utils.errors import MissingMethodError
 from mu.utils.modules import eval_mode
 
 
@@ -137,7 +138,7 @@ class GeneratesImages(UnlearningModule):
 
     def draw_images(self) -> None:
         """Fill `self.drawn` with the images that the method needs."""
-        raise TypeError(f"{type(self).__name__} does not override draw_images().")
+        raise MissingMethodError(f"{type(self).__name__} does not override draw_images().")
 
     def on_fit_start(self) -> None:
         """Generate the images first, because a mask may be computed on them."""

@@ -13,6 +13,7 @@ from mu.backbones.vision.normalisation import Normalize
 from mu.core.module import UnlearningModule
 from mu.data.batch import Batch
 from mu.utils import rng
+from mu.utils.errors import MissingMethodError
 from mu.utils.modules import eval_mode
 
 
@@ -86,7 +87,7 @@ class LearnsNoise(UnlearningModule):
 
     def learn_noise(self) -> None:
         """Set `noise` and `noise_label`."""
-        raise TypeError(f"{type(self).__name__} does not override learn_noise().")
+        raise MissingMethodError(f"{type(self).__name__} does not override learn_noise().")
 
     def on_fit_start(self) -> None:
         """Learn the noise, unless a checkpoint brought it."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mu.backbones import Backbone
 from mu.core.module import UnlearningModule
 from mu.methods.bases.phases import check_max_epochs
-from mu.utils.errors import InputError
+from mu.utils.errors import InputError, MissingMethodError
 from mu.utils.modules import AnyModel, separate_copy
 
 AUXILIARY = 0
@@ -94,7 +94,7 @@ class TwoModelMethod(UnlearningModule):
     @property
     def auxiliary_model(self) -> nn.Module:
         """The second model, which `configure_model` has made."""
-        raise TypeError(f"{type(self).__name__} does not override auxiliary_model.")
+        raise MissingMethodError(f"{type(self).__name__} does not override auxiliary_model.")
 
     def idle(self, phase: int) -> nn.Module:
         """The model that a step of this phase does not train."""

@@ -123,7 +123,7 @@ class AnswerOfAnotherQuestion(Answer):
     def answers(self, index: Tensor, visit: Tensor, seed: int) -> list[str]:
         draw = visit if self.redraw else 0
         rows = rng.integers(seed, index, draw, "other-answer", len(self._retain_answers))
-        return [self._retain_answers[row] for row in rows.tolist()]
+        return [self._retain_answers[int(row)] for row in rows.tolist()]
 
 
 class CyclingAnswers(Answer):
