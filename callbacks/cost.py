@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from callbacks.base import Evaluated, Suite, module_of
 from mu.core.module import UnlearningModule
@@ -37,12 +38,26 @@ class Cost(Suite):
 
     def __init__(self) -> None:
         self._before: list[Tensor] = []
+        self._hook: RemovableHandle | None = None
         self._seen: dict[str, float] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let a resumed fit copy the weights before those of its checkpoint are loaded."""
+        if stage == "fit":
+            self._before = []
+            self._hook = pl_module.register_load_state_dict_pre_hook(self._before_loading)
+
+    def _before_loading(self, module: UnlearningModule, *_: Any) -> None:
+        if not module.original_is_gone:
+            self._before = _copies(module)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copy the weights, and reset the memory's high-water mark."""
+        """Copy the weights of a fit from its beginning, and reset the memory's high-water mark."""
         module = module_of(pl_module)
-        self._before = [p.detach().to("cpu", copy=True) for _, p in module.trainable()]
+        if self._hook is not None:
+            self._hook.remove()
+        if not self._before and not module.original_is_gone:
+            self._before = _copies(module)
         self._seen = {}
         _reset_peak(module.device)
 
@@ -84,6 +99,10 @@ class Cost(Suite):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the counts of the fit."""
         self._seen = dict(state_dict["seen"])
+
+
+def _copies(module: UnlearningModule) -> list[Tensor]:
+    return [p.detach().to("cpu", copy=True) for _, p in module.trainable()]
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -244,6 +244,29 @@ def test_cost_counts_seconds_and_moved_weights(originals: dict[str, State], tmp_
     assert results["peak_memory"] > 0
 
 
+def test_a_resumed_run_counts_the_weights_that_moved_since_the_original(
+    originals: dict[str, State], tmp_path: Path
+) -> None:
+    """Fails when a fit that was cut off after its last epoch has moved no weight."""
+
+    def fit(resume: Path | None = None) -> dict[str, float | None]:
+        module = FineTune(classifier(originals["classifier"]))
+        suite = Cost()
+        fitting = trainer(1, callbacks=[suite], default_root_dir=str(tmp_path))
+        fitting.fit(module, datamodule=digits(), ckpt_path=resume, weights_only=True)
+        if resume is None:
+            fitting.save_checkpoint(tmp_path / "end.ckpt")
+        fitting.test(module, datamodule=digits(), verbose=False)
+        return {result.metric: result.value for result in module.results}
+
+    complete = fit()
+    resumed = fit(tmp_path / "end.ckpt")
+    assert complete["moved"]
+    assert {name: resumed[name] for name in ("moved", "trainable")} == {
+        name: complete[name] for name in ("moved", "trainable")
+    }
+
+
 def test_curves_hold_every_epoch(originals: dict[str, State], tmp_path: Path) -> None:
     task = digits(curves=["forget", "retain"])
     module = FineTune(classifier(originals["classifier"]))
