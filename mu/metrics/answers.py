@@ -30,8 +30,8 @@ def perplexity(nll: Tensor, tokens: Tensor) -> float:
 
     Example: three tokens of probability 1/2 and one of 1/8.
 
-        >>> nll = torch.tensor([math.log(2), math.log(8)], dtype=torch.float64)
-        >>> round(perplexity(nll, torch.tensor([3, 1])), 4)
+        >>> sums = torch.tensor([math.log(2), math.log(8)], dtype=torch.float64)
+        >>> round(perplexity(sums, torch.tensor([3, 1])), 4)
         2.8284
     """
     if not len(nll):

@@ -11,7 +11,10 @@ from tests.bad_input.conftest import Refuse, table
 from tests.cli.conftest import FIT
 
 HEAD = "from mu.core.module import UnlearningModule\n"
-METHOD = HEAD + "class Mine(UnlearningModule):\n    trains_from_scratch = True\n"
+METHOD = (
+    HEAD + "from mu.data import Forget\n"
+    "class Mine(UnlearningModule):\n    trains_from_scratch = True\n    plan = Forget()\n"
+)
 STEP = "    def objective(self, *arguments):\n        "
 
 FILES = [

@@ -64,8 +64,7 @@ class SFD(ScoreDistillationMethod):
         fake_guidance_scale: guidance s with which the fake score is trained (1 is none).
         fake_score_guidance_scale: s of the fake score in the generator's loss.
         teacher_guidance_scale: s of the teacher.
-        fake_dropout: share of the samples on which the fake score is trained under the null
-            condition.
+        fake_dropout: share of the fake score's samples that have the null condition.
         negative_prompt: replaces the empty prompt in all guidance (text-to-image).
         generator: weights from which the generator begins, of a distillation run; None begins from
             the original.
@@ -115,7 +114,6 @@ class SFD(ScoreDistillationMethod):
             scheduler=scheduler,
             **kwargs,
         )
-        # weights of the terms
         self.weights = {"retain": retain_weight, "forget": forget_weight}
         self.fake_weights = {
             "retain": retain_weight if fake_retain_weight is None else fake_retain_weight,
@@ -125,7 +123,6 @@ class SFD(ScoreDistillationMethod):
         if substitute is None:
             substitute = GivenByTask() if isinstance(backbone, TextToImage) else NextLabel()
         self.substitute = substitute
-        # score loss and its noise levels
         self.alpha = alpha if score_gradient else 1.0
         self.score_gradient = score_gradient
         self.t_init = round(t_init * backbone.timesteps)
@@ -227,12 +224,10 @@ class SFD(ScoreDistillationMethod):
         _, t, noised = self._noised(generated, joined, "generator")
         with torch.set_grad_enabled(self.score_gradient):
             override = self.conditions(self.original, parts, override=forget)
-            teacher_output = self.guided(
-                self.original, noised, t, override, self.teacher_guidance_scale
-            )
+            teacher = self.guided(self.original, noised, t, override, self.teacher_guidance_scale)
             condition = self.conditions(fake, parts)
             fake_output = self.guided(fake, noised, t, condition, self.fake_score_guidance_scale)
-            teacher_sample = self.denoiser.to_sample(teacher_output, noised, t)
+            teacher_sample = self.denoiser.to_sample(teacher, noised, t)
             fake_sample = self.denoiser.to_sample(fake_output, noised, t)
         return self.part_terms(
             "", parts, sid_loss(teacher_sample, fake_sample, generated, self.alpha)

@@ -111,7 +111,6 @@ class WHP(TwoModelMethod):
         size = self.task.eval_batch_size
         changed = 0
         total = 0
-        # predict by both models, batch by batch
         with eval_mode(*models):
             for start in range(0, len(data), size):
                 rows = data.__getitems__(list(range(start, min(start + size, len(data)))))
@@ -124,7 +123,6 @@ class WHP(TwoModelMethod):
                     self.generic[index] = row[mask].cpu()
                 changed += int((generic != labels)[labelled].sum())
                 total += int(labelled.sum())
-        # count the labels that changed
         self.facts["generic_labels_changed"] = changed / total
         if not changed:
             rank_zero_warn(
