@@ -174,8 +174,8 @@ def refusals(folder: Path, changes: dict[str, Any]) -> dict[str, str]:
             Influence(causal_lm()), people(), 1, strategy=_strategy(), **changes
         ),
     }
-    for name, change in STATES.items():
-        causes[name] = lambda change=change: _from_changed(change, folder, changes)
+    for name in STATES:
+        causes[name] = lambda name=name: _from_changed(name, folder, changes)
     messages = {}
     for name, cause in causes.items():
         try:
@@ -195,12 +195,12 @@ STATES: dict[str, Callable[[State], State]] = {
 """Changes of a checkpoint's weights that a resume refuses."""
 
 
-def _from_changed(change: Callable[[State], State], folder: Path, changes: dict[str, Any]) -> None:
+def _from_changed(name: str, folder: Path, changes: dict[str, Any]) -> None:
     """Resume from the checkpoint of `_resumed` after a change of its weights."""
-    file = folder / "changed.ckpt"
+    file = folder / f"{name}.ckpt"  # one for each: a rank may still read that of the last change
     if torch.distributed.get_rank() == 0:
         checkpoint = torch.load(folder / "half.ckpt", weights_only=True)
-        checkpoint["state_dict"] = change(checkpoint["state_dict"])
+        checkpoint["state_dict"] = STATES[name](checkpoint["state_dict"])
         torch.save(checkpoint, file)
     torch.distributed.barrier()
     fit(FineTune(causal_lm(), optimizer=_sgd), people(), 2, file, strategy=_strategy(), **changes)

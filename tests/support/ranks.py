@@ -11,6 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+SECONDS = 400
+"""Time after which the ranks of a test count as waiting for each other."""
+
+
 def run_ranks(module: str, *arguments: str, ranks: int = 2) -> None:
     """Run a module of the tests on some ranks; all processes are gone when this returns."""
     process = subprocess.Popen(
@@ -30,8 +34,12 @@ def run_ranks(module: str, *arguments: str, ranks: int = 2) -> None:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate(timeout=SECONDS)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()  # torchrun ends its workers, which are groups of their own
+            try:
+                process.wait(timeout=60)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, output[-3000:]
