@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-
-
 SECONDS = 400
 """Time after which the ranks of a test count as waiting for each other."""
 
@@ -40,6 +38,6 @@ def run_ranks(module: str, *arguments: str, ranks: int = 2) -> None:
             process.terminate()  # torchrun ends its workers, which are groups of their own
             try:
                 process.wait(timeout=60)
-            finally:
+            except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, output[-3000:]
