@@ -14,6 +14,7 @@ from torch import Tensor
 from mu.cli.generation.prompts import PromptRow
 from mu.evaluation.images.png import write_png
 from mu.utils.files import write_json, write_text
+from mu.utils.pages import page_template
 from mu.utils.version import __version__
 
 PAGE = "index.html"
@@ -89,16 +90,7 @@ def save_images(
 
 def write_files(folder: Path, generations: Generations) -> None:
     """Write the page, the table and the settings."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mu.cli.generation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html.jinja")
+    template = page_template("mu.cli.generation", "page.html.jinja")
     write_text(folder / PAGE, template.render(page=generations, small=_SMALL, version=__version__))
     write_text(folder / TABLE, _table(generations))
     write_json(folder / SETTINGS, _content(generations))

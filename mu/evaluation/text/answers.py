@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mu.evaluation.text.graph import Graph, Measurement, Metric, Node
-from mu.evaluation.text.leaves import Answer, GeneratedText, Question, Scored
+from mu.evaluation.text.leaves import Answer, GeneratedText, Question
+from mu.evaluation.text.metrics import Loss
 from mu.evaluation.text.scores import Scores, Texts
 from mu.metrics import answers
 
 
 @dataclass(frozen=True)
-class Perplexity(Metric):
+class Perplexity(Loss):
     """Perplexity of the answers of a set; the items are average negative log-likelihoods.
 
     The end of the sequence counts as a token, as in `Loss`.
@@ -27,13 +28,6 @@ class Perplexity(Metric):
     """
 
     stem: ClassVar[str] = "perplexity"
-    set: str
-    answer: Answer = "answer"
-    question: Question = "question"
-
-    @property
-    def inputs(self) -> tuple[Node[Any], ...]:
-        return (Scored(self.set, self.answer, self.question),)
 
     def evaluate(self, graph: Graph, *inputs: Any) -> Measurement:
         scores: Scores = inputs[0]
