@@ -23,18 +23,6 @@ from mu.backbones import TextToImage
 from mu.methods.compat.adv_unlearn_reference import PrefixByWords
 from mu.utils.errors import InputError
 from tests.support.adversarial_tokens import PROMPTS, SGD
-from tests.support.doubles import text_to_image
-
-
-@pytest.fixture(scope="module")
-def model() -> TextToImage:
-    return text_to_image(part="text_encoder")
-
-
-@pytest.fixture(scope="module")
-def ids(model: TextToImage) -> Tensor:
-    return model.tokenise(PROMPTS)[0]
-
 
 A = "*"
 

@@ -23,18 +23,7 @@ from mu.methods.compat.adv_unlearn_reference import SoftPromptAttackReference
 from mu.utils.errors import InputError
 from mu.utils.spec import from_spec, to_spec
 from tests.support.adversarial_tokens import PROMPTS, SGD
-from tests.support.doubles import text_to_image
 from tests.support.helpers import classifier, different, weights
-
-
-@pytest.fixture(scope="module")
-def model() -> TextToImage:
-    return text_to_image(part="text_encoder")
-
-
-@pytest.fixture(scope="module")
-def ids(model: TextToImage) -> Tensor:
-    return model.tokenise(PROMPTS)[0]
 
 
 def objective_of(model: TextToImage, rows: int) -> tuple[Any, Tensor]:

@@ -22,23 +22,6 @@ from tests.support.doubles import pipeline_folder
 TEXT_MODEL = "cond_stage_model.transformer.text_model"
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Import:
-    """`mu import FILE tmp_path/out --base ...`: exit code, and the one line that it says."""
-
-    def call(file: object, *words: object, base: object = pipeline_folder()) -> tuple[int, str]:
-        capsys.readouterr()
-        code = main(
-            ["import", str(file), str(tmp_path / "out"), "--base", str(base), *map(str, words)]
-        )
-        heard = capsys.readouterr()
-        lines = [line for line in (heard.out + heard.err).strip().splitlines() if line]
-        assert len(lines) == 1 and "Traceback" not in heard.err, heard
-        return code, lines[0].removeprefix("mu: ")
-
-    return call
-
-
 def without(names: State, word: str) -> State:
     return {name: value for name, value in names.items() if word not in name}
 
